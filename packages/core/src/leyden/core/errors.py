@@ -30,6 +30,10 @@ class CheckpointError(LeydenError):
     """A checkpoint could not be found, read or written."""
 
 
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """There is no checkpoint where one was asked for."""
+
+
 class DamagedCheckpointError(CheckpointError):
     """A checkpoint file is truncated or its content does not match its checksums."""
 

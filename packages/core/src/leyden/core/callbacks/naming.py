@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of checkpoint files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+def format_name(
+    pattern: str, values: Mapping[str, Any], *, prefix: str = "", insert_names: bool = True, join: str = "-", equals: str = "="
+) -> str:
+    """Fill a pattern such as ``"{epoch}-{val_loss:.2f}"``.
+
+    Args:
+        pattern: Text with names of values in braces, each with an optional format.
+        values: The values; one that is missing counts as 0.
+        prefix: Put in front, joined by ``join``.
+        insert_names: Whether ``{epoch}`` becomes ``epoch=3`` instead of ``3``.
+        join: Between prefix and name.
+        equals: Between name and value.
+
+    Example:
+        >>> format_name("{epoch}-{val_loss:.2f}", {"epoch": 3, "val_loss": 0.125})
+        'epoch=3-val_loss=0.12'
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        name, spec = match.group(1), match.group(2) or ""
+        value = values.get(name, 0)
+        number = value.item() if isinstance(value, torch.Tensor) else value
+        text = format(number, spec[1:]) if spec else str(number)
+        return f"{name}{equals}{text}" if insert_names else text
+
+    name = re.sub(r"\{([^{}:]*)(:[^{}]*)?\}", fill, pattern)
+    return join.join([prefix, name]) if prefix else name

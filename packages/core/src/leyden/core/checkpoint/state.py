@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state of a run as one dict, and back. Keys follow the reference; what only Leyden keeps is under ``leyden``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from leyden.core.checkpoint.store import model_digest
+from leyden.core.errors import CheckpointError, warn
+from leyden.core.hparams import HyperparametersMixin
+from leyden.core.plain import plain_hyper_parameters
+from leyden.core.progress import Progress, from_reference, to_reference
+from leyden.core.seeding import collect_rng_state
+
+if TYPE_CHECKING:
+    from leyden.core.session import Session
+
+FORMAT = 1
+# readers of the reference's files look at this key to migrate old ones; ours follow this version's layout
+REFERENCE_VERSION = "2.6.0"
+
+
+def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
+    """Return everything that a run needs to go on: tensors and plain data.
+
+    Args:
+        s: The run.
+        weights_only: Whether callbacks, optimisers and schedulers are left out.
+    """
+    p, module = s.progress, s.module
+    loops = to_reference(p, automatic=module.automatic_optimization, epoch_start_steps=s.epoch_start_steps)
+    checkpoint: dict[str, Any] = {
+        "epoch": p.epoch,
+        "global_step": p.global_step,
+        "pytorch-lightning_version": REFERENCE_VERSION,
+        "state_dict": module.state_dict(),
+        "loops": loops,
+    }
+    own: dict[str, Any] = {"format": FORMAT, "version": importlib.metadata.version("leyden-core"), "progress": p.state_dict()}
+    if not weights_only:
+        checkpoint["callbacks"] = _callback_states(s)
+        checkpoint["optimizer_states"] = [o.state_dict() for o in s.optimizers]
+        checkpoint["lr_schedulers"] = [c.scheduler.state_dict() for c in s.schedulers]
+        own["rng"] = {"0": collect_rng_state()}
+        own["data"] = {"order": s.train_feed.order.start if s.train_feed is not None else None}
+        own["logbook"] = s.book.state_dict(s.training)
+        own["loggers"] = _logger_states(s)
+        own["env"] = {
+            "world": 1,
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+            "device": s.device.type,
+        }
+    checkpoint["leyden"] = own
+    _add_hyper_parameters(checkpoint, own, module, "")
+    if s.datamodule is not None:
+        _add_hyper_parameters(checkpoint, own, s.datamodule, "datamodule_")
+        state = s.datamodule.state_dict()
+        if state:
+            checkpoint[type(s.datamodule).__qualname__] = state
+    if not weights_only:
+        for callback in s.callbacks:
+            callback.on_save_checkpoint(s.trainer, module, checkpoint)
+    module.on_save_checkpoint(checkpoint)
+    return checkpoint
+
+
+def record_of(s: Session, *, score: dict[str, float] | None = None, finished: bool = False) -> dict[str, Any]:
+    """Return what the file says of itself without its tensors."""
+    p = s.progress
+    return {
+        "format": FORMAT,
+        "run": s.trainer._run_id,
+        "epoch": p.epoch,
+        "step": p.global_step,
+        "time": time.time(),
+        "score": score or {},
+        "finite": is_finite(s.module),
+        "finished": finished,
+        "module": type(s.module).__qualname__,
+        "model": model_digest(s.module),
+        "loggers": _logger_states(s),
+    }
+
+
+def is_finite(module: torch.nn.Module) -> bool:
+    """Tell whether every parameter is finite. One wait for the device, at a save only."""
+    checks = [torch.isfinite(p.detach()).all() for p in module.parameters() if p.is_floating_point()]
+    return bool(torch.stack([c.cpu() for c in checks]).all()) if checks else True
+
+
+def _logger_states(s: Session) -> list[dict[str, Any]]:
+    return [{"type": type(lg).__qualname__, **lg.state_dict()} if hasattr(lg, "state_dict") else {} for lg in s.loggers]
+
+
+def _callback_states(s: Session) -> dict[str, Any]:
+    states: dict[str, Any] = {}
+    for callback in s.callbacks:
+        state = callback.state_dict()
+        if state:
+            states[callback.state_key] = state
+    return states
+
+
+def _add_hyper_parameters(checkpoint: dict[str, Any], own: dict[str, Any], owner: Any, prefix: str) -> None:
+    if not isinstance(owner, HyperparametersMixin) or not owner.hparams:
+        return
+    plain, types, omitted = plain_hyper_parameters(owner.hparams)
+    checkpoint[f"{prefix}hparams_name"] = owner._hparams_name
+    checkpoint[f"{prefix}hyper_parameters"] = plain
+    own[f"{prefix}hparams_types"] = types
+    own[f"{prefix}hparams_omitted"] = omitted
+
+
+def restore_model(s: Session, checkpoint: dict[str, Any]) -> None:
+    """Load weights, data module and callbacks.
+
+    Raises:
+        CheckpointError: The file holds no weights, or weights of another model.
+    """
+    module = s.module
+    if "state_dict" not in checkpoint:
+        raise CheckpointError(f"the checkpoint has no `state_dict`; it holds {sorted(map(str, checkpoint))}.")
+    module.on_load_checkpoint(checkpoint)
+    try:
+        module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the checkpoint does not fit {type(module).__name__}: {error}\nSet `strict_loading = False` on the module to load what fits."
+        ) from error
+    name = type(s.datamodule).__qualname__
+    if s.datamodule is not None and name in checkpoint:
+        s.datamodule.load_state_dict(checkpoint[name])
+
+
+def restore_callbacks(s: Session, checkpoint: dict[str, Any]) -> None:
+    """Hand every callback its state."""
+    states = checkpoint.get("callbacks", {})
+    missing = set(states) - {c.state_key for c in s.callbacks}
+    if missing:
+        warn(
+            "LY-C001",
+            "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided during `Trainer`"
+            f" instantiation. Please add the following callbacks: {sorted(missing)}.",
+        )
+    for callback in s.callbacks:
+        callback.on_load_checkpoint(s.trainer, s.module, checkpoint)
+    for callback in s.callbacks:
+        if callback.state_key in states:
+            callback.load_state_dict(states[callback.state_key])
+
+
+def restore_progress(s: Session, checkpoint: dict[str, Any]) -> None:
+    """Take over the counters, also from a file that another program wrote."""
+    own = checkpoint.get("leyden", {})
+    fresh = Progress()
+    if "progress" in own:
+        fresh.load_state_dict(own["progress"])
+    else:
+        fresh = from_reference(checkpoint.get("loops", {}))
+    s.progress.load_state_dict(fresh.state_dict())
+
+
+def restore_training(s: Session, checkpoint: dict[str, Any]) -> None:
+    """Take over optimisers, schedulers, counters, random state, log book and the place in the data.
+
+    Raises:
+        CheckpointError: The file holds weights only, or another number of optimisers.
+    """
+    if "optimizer_states" not in checkpoint or "lr_schedulers" not in checkpoint:
+        raise CheckpointError(
+            "Trying to restore training state but checkpoint contains only the model. This is probably due to"
+            " `ModelCheckpoint.save_weights_only` being set to `True`."
+        )
+    restore_progress(s, checkpoint)
+    states = checkpoint["optimizer_states"]
+    if len(states) != len(s.optimizers):
+        raise CheckpointError(f"the checkpoint holds {len(states)} optimizers, `configure_optimizers` returned {len(s.optimizers)}.")
+    for optimizer, state in zip(s.optimizers, states, strict=True):
+        optimizer.load_state_dict(state)
+    for config, state in zip(s.schedulers, checkpoint["lr_schedulers"], strict=False):
+        config.scheduler.load_state_dict(state)
+    own = checkpoint.get("leyden", {})
+    if "logbook" in own:
+        s.book.load_state_dict(own["logbook"], s.training)
+    p, rng = s.progress, own.get("rng", {}).get("0")
+    s.epoch_start_steps = p.global_step
+    if p.batch or p.epochs_processed > p.epoch:
+        s.resumed = {"order": own.get("data", {}).get("order"), "rng": rng}
+    else:
+        s.resume_rng = rng
+    _say_what_changed(own.get("env"), s)
+
+
+def _say_what_changed(env: dict[str, Any] | None, s: Session) -> None:
+    now = {"threads": torch.get_num_threads(), "torch": str(torch.__version__), "device": s.device.type}
+    changed = [f"{k} was {env[k]}, is {v}" for k, v in now.items() if env is not None and env.get(k) != v]
+    if changed:
+        warn("LY-C002", f"the run goes on, but not to the same bits as on the machine that saved it: {'; '.join(changed)}.")
+

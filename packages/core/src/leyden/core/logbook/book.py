@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LogBook: takes every `self.log`, and writes rows for the loggers, the progress bar and whoever monitors a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from leyden.core.errors import MisconfigurationException
+from leyden.core.interfaces import LoggerLike, MetricLike
+from leyden.core.logbook.batch_size import BatchSize
+from leyden.core.logbook.rules import resolve
+from leyden.core.logbook.slot import (
+    ADD_INDEX,
+    LOGGER,
+    ON_EPOCH,
+    ON_STEP,
+    PROG_BAR,
+    REDUCE_FX,
+    AnySlot,
+    Flags,
+    MetricSlot,
+    Routing,
+    Slot,
+    check_value,
+    reduction,
+)
+
+Values = dict[str, Tensor]
+
+
+class Results:
+    """The slots of one stage (training, validation, ...): one table per hook, and one set of tables per loader.
+
+    Args:
+        training: Whether the stage is training: its step values can be monitored.
+        loaders: How many loaders the stage goes through.
+    """
+
+    def __init__(self, *, training: bool = False, loaders: int = 1) -> None:
+        self.training, self.loaders = training, loaders
+        self.by_loader: dict[int | None, dict[str, dict[str, AnySlot]]] = {}
+        self.loader: int | None = None
+        self.tables = self.select(None)
+        self.on_epoch = False
+
+    def select(self, loader: int | None) -> dict[str, dict[str, AnySlot]]:
+        """Make the tables of one loader current; None stands for what belongs to no loader."""
+        self.loader = loader
+        self.tables = self.by_loader.setdefault(loader, {})
+        return self.tables
+
+    def slots(self) -> Iterator[tuple[str, AnySlot]]:
+        """Yield the current loader's slots with the hook that made them."""
+        for hook, table in self.tables.items():
+            for slot in table.values():
+                yield hook, slot
+
+    def clear(self) -> None:
+        """Forget all values; the slots stay."""
+        for tables in self.by_loader.values():
+            for table in tables.values():
+                for slot in table.values():
+                    slot.clear()
+
+
+class LogBook:
+    """Everything that is logged during a run.
+
+    A call of `self.log` finds its slot by the running hook and the name and appends to it. At a boundary the slots become
+    values: ``callback_metrics`` for monitors, a row for the loggers, numbers for the progress bar.
+
+    Args:
+        module: The module whose metrics may be logged.
+        loggers: Where rows go.
+    """
+
+    def __init__(self, module: nn.Module | None = None, loggers: Sequence[LoggerLike] = ()) -> None:
+        self._module, self._loggers = module, loggers
+        self.enabled = True
+        self.hook: str | None = None
+        self.batch: Any = None
+        self.results: Results | None = None
+        self._outer: list[Results | None] = []
+        self._sizes = BatchSize()
+        self._monitored: Values = {}
+        self._logged: Values = {}
+        self._shown: Values = {}
+
+    # -- which hook and which stage ------------------------------------------------------------------------------------
+
+    def enter(self, hook: str) -> str | None:
+        """Begin a hook; returns the one to go back to."""
+        before, self.hook = self.hook, hook
+        return before
+
+    def leave(self, hook: str | None) -> None:
+        """Go back to an earlier hook."""
+        self.hook = hook
+
+    def begin(self, results: Results) -> None:
+        """Make a stage current, inside the one that is current now."""
+        self._outer.append(self.results)
+        self.results = results
+        self._sizes = BatchSize()
+
+    def end(self) -> None:
+        """Go back to the stage around the current one."""
+        self.results = self._outer.pop()
+        self._sizes = BatchSize()
+
+    def reset(self) -> None:
+        """Forget every published value."""
+        self._monitored, self._logged, self._shown = {}, {}, {}
+
+    def close(self) -> None:
+        """Drop what belongs to the run that ends; published values stay readable, on the CPU."""
+        self.results, self.batch, self.hook, self._outer = None, None, None, []
+        for values in (self._monitored, self._logged, self._shown):
+            values.update({k: v.cpu() for k, v in values.items()})
+
+    # -- self.log ------------------------------------------------------------------------------------------------------
+
+    def log(self, name: str, value: Any, flags: Flags, batch_size: int | None, attribute: str | None) -> None:
+        """Take one value. See `LightningModule.log`."""
+        results = self.results
+        table = results.tables.get(self.hook) if results is not None else None  # type: ignore[arg-type]
+        slot = table.get(name) if table is not None else None
+        if slot is None or slot.flags != flags:
+            slot = self._slot(name, value, flags, attribute)
+            if slot is None:
+                return
+        if not (isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()) and slot.reduce != "metric":
+            check_value(name, value)
+        if slot.weighted:
+            slot.add(value, batch_size if batch_size is not None else self._sizes.of(self.batch) if self.batch is not None else 1)
+        else:
+            slot.add(value, 1)
+
+    def _slot(self, name: str, value: Any, flags: Flags, attribute: str | None) -> AnySlot | None:
+        """Resolve the flags of a name that this hook logs for the first time."""
+        hook, results = self.hook, self.results
+        if not self.enabled:
+            return None
+        if results is None and (hook is None or "predict" not in hook):
+            resolve(None if hook is None else hook, None, None)
+        if results is None:
+            raise MisconfigurationException(
+                "You are trying to `self.log()` but the loop's result collection is not registered yet. This is most likely"
+                " because you are trying to log in a `predict` hook, but it doesn't support logging"
+            )
+        on_step, on_epoch = resolve(hook, flags[ON_STEP], flags[ON_EPOCH])
+        assert hook is not None
+        if not isinstance(name, str):
+            raise MisconfigurationException(f"`self.log` takes a str as the name of a value; got {name!r}.")
+        if "/dataloader_idx_" in name:
+            raise MisconfigurationException(
+                f"You called `self.log` with the key `{name}` but it should not contain information like `/dataloader_idx_`"
+            )
+        known = results.tables.get(hook, {}).get(name)
+        if known is not None and known.flags is None:
+            known.flags = flags
+            return known
+        if known is not None:
+            raise MisconfigurationException(
+                f"You called `self.log({name}, ...)` twice in `{hook}` with different arguments. This is not allowed"
+            )
+        numbered = flags[ADD_INDEX] and results.loaders > 1 and results.loader is not None
+        suffix = f"/dataloader_idx_{results.loader}" if numbered else ""
+        routing = Routing(name, suffix, on_step, on_epoch, flags[PROG_BAR], flags[LOGGER] is not False)
+        slot: AnySlot
+        if isinstance(value, MetricLike):
+            self._check_metric(name, value, attribute)
+            slot = MetricSlot(routing, flags, value)
+        else:
+            check_value(name, value)
+            slot = Slot(routing, flags, reduction(flags[REDUCE_FX]))
+        results.tables.setdefault(hook, {})[name] = slot
+        return slot
+
+    def _check_metric(self, name: str, metric: Any, attribute: str | None) -> None:
+        module = self._module
+        if attribute is not None or not isinstance(metric, nn.Module) or module is None:
+            return
+        if not any(m is metric for m in module.modules()):
+            raise MisconfigurationException(
+                f"Could not find the `LightningModule` attribute for the metric logged as {name!r}. You can fix this by setting"
+                " an attribute for the metric in your `LightningModule`."
+            )
+
+    # -- boundaries ----------------------------------------------------------------------------------------------------
+
+    def _collect(self, results: Results) -> tuple[Values, Values, Values]:
+        """Return what monitors, loggers and bar see now: step values during the batches, epoch values after them."""
+        monitored: Values = {}
+        logged: Values = {}
+        shown: Values = {}
+        step = not results.on_epoch
+        for _, slot in results.slots():
+            r = slot.routing
+            if not (r.on_step if step else r.on_epoch):
+                continue
+            for name, value in slot.step_values() if step else slot.epoch_values():
+                full = r.step_name(name) if step else r.epoch_name(name)
+                if r.logger:
+                    logged[full] = value
+                if results.training or not step:
+                    monitored[name + r.suffix] = value
+                    monitored[full] = value
+                if r.prog_bar:
+                    shown[full] = value
+        return monitored, logged, shown
+
+    def publish(self) -> tuple[Values, Values]:
+        """Bring the current stage's values to where they are read; returns those for monitors and those for loggers."""
+        if self.results is None:
+            return {}, {}
+        monitored, logged, shown = self._collect(self.results)
+        self._monitored.update(monitored)
+        self._logged.update(logged)
+        self._shown.update(shown)
+        return monitored, logged
+
+    def step_row(self, step: int, epoch: int) -> None:
+        """Write the step values of the current stage as one row."""
+        if self._loggers:
+            self.write(self.publish()[1], step, epoch)
+
+    def write(self, values: Values, step: int, epoch: int) -> None:
+        """Write one row to every logger: its values in one stacked tensor, and the epoch."""
+        if not values:
+            return
+        chosen = values.get("step")
+        if chosen is not None:
+            values = {k: v for k, v in values.items() if k != "step"}
+            step = int(chosen)
+        names = list(values)
+        tensors = list(values.values())
+        if "epoch" not in values and chosen is None:
+            names.append("epoch")
+            tensors.append(torch.tensor(float(epoch)))
+        device = tensors[0].device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        stacked = torch.stack([t.detach().to(device, dtype) for t in tensors])
+        for logger in self._loggers:
+            rows = getattr(logger, "log_rows", None)
+            if rows is not None:
+                rows(names, stacked, step)
+            else:
+                logger.log_metrics(dict(zip(names, stacked.tolist(), strict=True)), step)
+
+    # -- what users and monitors read ----------------------------------------------------------------------------------
+
+    @property
+    def callback_metrics(self) -> Values:
+        """Values that callbacks monitor, by name."""
+        self.publish()
+        return dict(self._monitored)
+
+    @property
+    def logged_metrics(self) -> Values:
+        """Values that went to the loggers, by name."""
+        self.publish()
+        return dict(self._logged)
+
+    @property
+    def progress_bar_metrics(self) -> dict[str, float]:
+        """Numbers that the progress bar shows, by name."""
+        self.publish()
+        if not self._shown:
+            return {}
+        return {name: float(value) for name, value in self._shown.items()}
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self, training: Results) -> dict[str, Any]:
+        """Return the published values and the open slots of training, as tensors and plain data."""
+        slots = [
+            {"hook": hook, "routing": asdict(slot.routing), "reduce": slot.reduce, **slot.state_dict()}
+            for hook, slot in training.slots()
+            if isinstance(slot, Slot)
+        ]
+        published = (("monitored", self._monitored), ("logged", self._logged), ("shown", self._shown))
+        values = {name: {k: v.cpu() for k, v in values.items()} for name, values in published}
+        return {**values, "slots": slots, "on_epoch": training.on_epoch}
+
+    def load_state_dict(self, state: dict[str, Any], training: Results) -> None:
+        """Take over published values and open slots; a slot's flags are taken from the next `self.log` of its name."""
+        self._monitored, self._logged, self._shown = (dict(state[k]) for k in ("monitored", "logged", "shown"))
+        training.on_epoch = state["on_epoch"]
+        for entry in state["slots"]:
+            slot = Slot(Routing(**entry["routing"]), None, entry["reduce"])
+            slot.load_state_dict(entry)
+            training.tables.setdefault(entry["hook"], {})[slot.routing.name] = slot

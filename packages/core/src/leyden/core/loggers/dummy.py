@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A logger that swallows everything: for ``fast_dev_run`` and for ranks that do not write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from leyden.core.loggers.logger import Logger
+
+
+class DummyExperiment:
+    """Stands in for any client: every attribute, call, index and ``with`` block gives itself and does nothing.
+
+    Example:
+        >>> client = DummyExperiment()
+        >>> client.add_image("sample", None)[0].anything(1) is client
+        True
+    """
+
+    def __getattr__(self, name: str) -> DummyExperiment:
+        # copy and pickle look for special methods and must not find any here.
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> DummyExperiment:
+        """Do nothing."""
+        return self
+
+    def __getitem__(self, key: Any) -> DummyExperiment:
+        return self
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        return None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __enter__(self) -> DummyExperiment:
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        return None
+
+
+class DummyLogger(Logger):
+    """A logger that writes nothing and answers to everything.
+
+    Example:
+        >>> logger = DummyLogger()
+        >>> logger.log_metrics({"loss": 1.0}, step=0)
+        >>> _ = logger[0].experiment.add_scalar("loss", 1.0)
+    """
+
+    def __init__(self) -> None:
+        self._experiment = DummyExperiment()
+
+    @property
+    def name(self) -> str:
+        """Always empty."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Always empty."""
+        return ""
+
+    @property
+    def experiment(self) -> DummyExperiment:
+        """A client that swallows everything."""
+        return self._experiment
+
+    def log_metrics(self, metrics: Mapping[str, float | Tensor], step: int | None = None) -> None:
+        """Do nothing."""
+
+    def log_rows(self, names: Any, stacked: Tensor, steps: int) -> None:
+        """Do nothing, without a look at the tensor."""
+
+    def log_hyperparams(self, params: Any, metrics: Any = None) -> None:
+        """Do nothing."""
+
+    def __getitem__(self, index: Any) -> DummyLogger:
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __getattr__(self, name: str) -> DummyExperiment:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self._experiment

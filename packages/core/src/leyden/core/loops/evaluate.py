@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Validation and test: every loader once, without gradients, with the module's modes put back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from leyden.core.data.feed import Feed
+from leyden.core.errors import Interrupted, MisconfigurationException
+from leyden.core.hooks import overrides, takes
+from leyden.core.logbook.book import Results
+from leyden.core.module import LightningModule
+from leyden.core.session import Session
+
+Row = dict[str, Any]
+
+
+def modes_of(module: nn.Module) -> dict[nn.Module, bool]:
+    """Return the training mode of every submodule."""
+    return {m: m.training for m in module.modules()}
+
+
+def restore_modes(modes: dict[nn.Module, bool]) -> None:
+    """Put every submodule back into its mode."""
+    for module, training in modes.items():
+        module.training = training
+
+
+def evaluate(
+    s: Session,
+    stage: str,
+    feeds: Sequence[Feed],
+    *,
+    log: bool = True,
+    inference_mode: bool = False,
+    before_end: Callable[[], None] | None = None,
+) -> list[Row]:
+    """Run one pass over evaluation loaders.
+
+    Args:
+        s: The run.
+        stage: ``"validation"`` or ``"test"``.
+        feeds: The loaders' batches.
+        log: Whether a row of results is written; the sanity check writes none.
+        inference_mode: Whether `torch.inference_mode` takes the place of `torch.no_grad`.
+        before_end: Called when all values stand, before the ``on_..._end`` hooks, in which a checkpoint may be saved.
+
+    Returns:
+        The logged values of each loader.
+    """
+    for feed in feeds:
+        if feed.sized and len(feed.loader) == 0:  # type: ignore[arg-type]
+            raise MisconfigurationException(f"a {stage} dataloader ({type(feed.loader).__name__}) has length 0: it yields no batch.")
+    module, hooks = s.module, s.hooks
+    results = Results(loaders=len(feeds))
+    modes = modes_of(module)
+    hooks.scoped(f"on_{stage}_model_eval", getattr(module, f"on_{stage}_model_eval"))()
+    s.book.begin(results)
+    with torch.inference_mode() if inference_mode else torch.no_grad():
+        rows = _pass(s, stage, feeds, results, log=log, before_end=before_end)
+    # outside of inference mode: what a metric makes in its reset must be usable in training
+    results.clear()
+    s.book.end()
+    if overrides(module, f"on_{stage}_model_train", LightningModule):
+        hooks.scoped(f"on_{stage}_model_train", getattr(module, f"on_{stage}_model_train"))()
+    else:
+        restore_modes(modes)
+    return rows
+
+
+def _pass(
+    s: Session,
+    stage: str,
+    feeds: Sequence[Feed],
+    results: Results,
+    *,
+    log: bool,
+    before_end: Callable[[], None] | None,
+) -> list[Row]:
+    hooks, book = s.hooks, s.book
+    hooks.call(f"on_{stage}_start")
+    hooks.call(f"on_{stage}_epoch_start")
+    rows: list[Row] = []
+    logged: Row = {}
+    for index, feed in enumerate(feeds):
+        results.select(index)
+        results.on_epoch = False
+        _one_loader(s, stage, feed, index, results, several=len(feeds) > 1)
+        results.on_epoch = True
+        monitored, values = book.publish()
+        rows.append(dict(monitored))
+        logged |= values
+    book.batch = None
+    results.select(None)
+    hooks.call(f"on_{stage}_epoch_end")
+    monitored, values = book.publish()
+    for row in rows:
+        row.update(monitored)
+    if log:
+        book.write({**logged, **values}, s.progress.windows, s.progress.epoch)
+    if before_end is not None:
+        before_end()
+    hooks.call(f"on_{stage}_end")
+    return rows
+
+
+def _one_loader(s: Session, stage: str, feed: Feed, index: int, results: Results, *, several: bool) -> None:
+    hooks, book, table = s.hooks, s.book, s.hooks.table
+    step = evaluation_step(s, f"{stage}_step", several)
+    starts, ends, scope = f"on_{stage}_batch_start", f"on_{stage}_batch_end", f"{stage}_step"
+    which = (index,) if several else ()
+    for batch_idx, batch in enumerate(feed.batches()):
+        book.batch = batch
+        if table[starts]:
+            hooks.call(starts, batch, batch_idx, *which)
+        book.hook = scope
+        output = step(batch, batch_idx, index)
+        book.hook = None
+        if table[ends]:
+            hooks.call(ends, output, batch, batch_idx, *which)
+        if stage == "validation":
+            s.progress.val_batches += 1
+        if any(slot.routing.on_step for _, slot in results.slots()):
+            book.step_row(batch_idx, s.progress.epoch)
+        if s.stop.signum is not None:
+            raise Interrupted(s.stop.signum)
+
+
+def evaluation_step(s: Session, name: str, several: bool) -> Callable[[Any, int, int], Any]:
+    """Return a step as a function of (batch, batch_idx, dataloader_idx), whatever of it the user's method takes.
+
+    Raises:
+        MisconfigurationException: There are several loaders and the method takes no ``dataloader_idx``.
+    """
+    method: Callable[..., Any] = getattr(s.module, name)
+    with_batch = takes(method, "batch_idx", 1)
+    if several:
+        if not takes(method, "dataloader_idx", 2):
+            raise MisconfigurationException(
+                f"You provided multiple dataloaders, but no `dataloader_idx` argument in `{type(s.module).__name__}.{name}()`. Try"
+                " adding `dataloader_idx=0` to its signature."
+            )
+        if with_batch:
+            return lambda batch, batch_idx, index: method(batch, batch_idx, dataloader_idx=index)
+        return lambda batch, batch_idx, index: method(batch, dataloader_idx=index)
+    if with_batch:
+        return lambda batch, batch_idx, index: method(batch, batch_idx)
+    return lambda batch, batch_idx, index: method(batch)

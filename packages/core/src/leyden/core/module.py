@@ -1,0 +1,599 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LightningModule: a model together with what one training step, one optimiser and one log line of it are."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from leyden.core.checkpoint.model import load_module
+from leyden.core.datamodule import DataHooks
+from leyden.core.errors import MisconfigurationException, warn
+from leyden.core.hparams import HyperparametersMixin
+from leyden.core.interfaces import MetricLike
+
+if TYPE_CHECKING:
+    from leyden.core.trainer import Trainer
+
+Self = TypeVar("Self", bound="LightningModule")
+ReduceName = Literal["mean", "sum", "min", "max"]
+
+
+class RunView(Protocol):
+    """What a module may ask of the run that it is part of."""
+
+    trainer: Any
+
+    def log(self, name: str, value: Any, flags: tuple[Any, ...], batch_size: int | None, attribute: str | None) -> None:
+        """Take one logged value; ``flags`` are the arguments of `LightningModule.log` from ``prog_bar`` on."""
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Run the hooks of backward and backward itself, under the run's precision."""
+
+
+class LightningModule(DataHooks, HyperparametersMixin, nn.Module):
+    """A model that says how it is trained.
+
+    Define ``training_step`` and ``configure_optimizers``; everything else is optional. The class is an ordinary
+    `torch.nn.Module` everywhere else.
+
+    Example:
+        >>> import torch
+        >>> from torch.nn import functional as F
+        >>> import leyden.core as L
+        >>> class Regression(L.LightningModule):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.layer = torch.nn.Linear(4, 1)
+        ...     def training_step(self, batch, batch_idx):
+        ...         x, y = batch
+        ...         loss = F.mse_loss(self.layer(x), y)
+        ...         self.log("loss", loss)
+        ...         return loss
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.SGD(self.parameters(), lr=0.1)
+    """
+
+    # one slot, typed by a Protocol, through which the module reaches the run; it never travels with copies or pickles
+    _run: RunView | None = None
+    _trainer: Any = None
+    example_input_array: Any = None
+    _automatic_optimization = True
+    _strict_loading: bool | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_run", "_trainer")}
+
+    # -- where the run stands ------------------------------------------------------------------------------------------
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer that runs this module.
+
+        Raises:
+            RuntimeError: The module is not part of a run.
+        """
+        trainer: Trainer | None = self._trainer
+        if trainer is None:
+            raise RuntimeError(f"{type(self).__qualname__} is not attached to a `Trainer`.")
+        return trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        for module in self.modules():
+            if isinstance(module, LightningModule):
+                module.__dict__["_trainer"] = trainer
+                module.__dict__["_run"] = None if trainer is None else getattr(trainer, "_session", None)
+
+    @property
+    def current_epoch(self) -> int:
+        """Number of the running epoch, from 0; 0 without a trainer."""
+        return self._trainer.current_epoch if self._trainer is not None else 0
+
+    @property
+    def global_step(self) -> int:
+        """Optimiser steps taken so far, over all epochs; 0 without a trainer."""
+        return self._trainer.global_step if self._trainer is not None else 0
+
+    @property
+    def global_rank(self) -> int:
+        """Rank of this process among all processes of the run."""
+        return self._trainer.global_rank if self._trainer is not None else 0
+
+    @property
+    def local_rank(self) -> int:
+        """Rank of this process on its machine."""
+        return self._trainer.local_rank if self._trainer is not None else 0
+
+    @property
+    def logger(self) -> Any:
+        """The first logger, or None."""
+        return self._trainer.logger if self._trainer is not None else None
+
+    @property
+    def loggers(self) -> list[Any]:
+        """All loggers."""
+        return self._trainer.loggers if self._trainer is not None else []
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first parameter or buffer."""
+        tensor = next(self.parameters(), next(self.buffers(), None))
+        return tensor.device if tensor is not None else torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Element type of the first floating parameter or buffer."""
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.is_floating_point():
+                return tensor.dtype
+        return torch.get_default_dtype()
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the module stands on a CUDA device."""
+        return self.device.type == "cuda"
+
+    @property
+    def automatic_optimization(self) -> bool:
+        """Whether the trainer runs backward and the optimisers; set it to False in ``__init__`` to do so yourself."""
+        return self._automatic_optimization
+
+    @automatic_optimization.setter
+    def automatic_optimization(self, value: bool) -> None:
+        self._automatic_optimization = value
+
+    @property
+    def strict_loading(self) -> bool:
+        """Whether a checkpoint must have exactly the module's keys."""
+        return True if self._strict_loading is None else self._strict_loading
+
+    @strict_loading.setter
+    def strict_loading(self, value: bool) -> None:
+        self._strict_loading = value
+
+    # -- steps and hooks -----------------------------------------------------------------------------------------------
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the output of the model. The same as in `torch.nn.Module`."""
+        return super().forward(*args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the loss of one batch, or a dict with ``"loss"``, or None to skip the batch.
+
+        Called as ``training_step(batch, batch_idx)``; ``batch_idx`` may be left out.
+        """
+        raise MisconfigurationException(f"{type(self).__qualname__} has no `training_step`: define it to use `trainer.fit`.")
+
+    def validation_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate one validation batch: ``validation_step(batch, batch_idx[, dataloader_idx])``."""
+
+    def test_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Evaluate one test batch: ``test_step(batch, batch_idx[, dataloader_idx])``."""
+
+    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the prediction for one batch; the default calls the module on the batch."""
+        return self(args[0] if args else kwargs["batch"])
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser, and its scheduler if there is one."""
+        warn("LY-O001", "`LightningModule.configure_optimizers` returned `None`, this fit will run with no optimizer")
+
+    def configure_callbacks(self) -> Any:
+        """Return callbacks that belong to the model; they replace the trainer's of the same type."""
+        return []
+
+    def configure_model(self) -> None:
+        """Make layers late, on the right device. May be called more than once."""
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients; the default does what the trainer's flags say."""
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step the optimiser. ``optimizer_closure`` runs the step, zero_grad and backward, and must be called."""
+        optimizer.step(closure=optimizer_closure)  # type: ignore[arg-type]
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Clear the gradients."""
+        optimizer.zero_grad()
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any | None) -> None:
+        """Step a scheduler; ``metric`` is the monitored value, or None."""
+        if metric is None:
+            scheduler.step()
+        else:
+            scheduler.step(metric)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute the gradients of ``loss``."""
+        loss.backward(*args, **kwargs)
+
+    def on_fit_start(self) -> None:
+        """Act when fit begins, with the model on its device and the optimisers made."""
+
+    def on_fit_end(self) -> None:
+        """Act when fit ends."""
+
+    def on_train_start(self) -> None:
+        """Act when training begins."""
+
+    def on_train_end(self) -> None:
+        """Act when training ends."""
+
+    def on_train_epoch_start(self) -> None:
+        """Act when a training epoch begins."""
+
+    def on_train_epoch_end(self) -> None:
+        """Act when a training epoch ends."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """Act before ``training_step``. Return -1 to skip the rest of the epoch."""
+        return None
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Act after the optimisation step."""
+
+    def on_validation_start(self) -> None:
+        """Act when validation begins."""
+
+    def on_validation_end(self) -> None:
+        """Act when validation ends."""
+
+    def on_validation_epoch_start(self) -> None:
+        """Act when the pass over the validation data begins."""
+
+    def on_validation_epoch_end(self) -> None:
+        """Act when the pass over the validation data ends."""
+
+    def on_validation_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Act before ``validation_step``."""
+
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Act after ``validation_step``."""
+
+    def on_validation_model_eval(self) -> None:
+        """Put the module into evaluation mode for validation."""
+        self.eval()
+
+    def on_validation_model_train(self) -> None:
+        """Put the module back after validation. Overriding it replaces the exact restoration of every submodule's mode."""
+        self.train()
+
+    def on_validation_model_zero_grad(self) -> None:
+        """Free the gradients before validation inside an epoch."""
+        self.zero_grad()
+
+    def on_test_start(self) -> None:
+        """Act when testing begins."""
+
+    def on_test_end(self) -> None:
+        """Act when testing ends."""
+
+    def on_test_epoch_start(self) -> None:
+        """Act when the pass over the test data begins."""
+
+    def on_test_epoch_end(self) -> None:
+        """Act when the pass over the test data ends."""
+
+    def on_test_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Act before ``test_step``."""
+
+    def on_test_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Act after ``test_step``."""
+
+    def on_test_model_eval(self) -> None:
+        """Put the module into evaluation mode for testing."""
+        self.eval()
+
+    def on_test_model_train(self) -> None:
+        """Put the module back after testing. Overriding it replaces the exact restoration of every submodule's mode."""
+        self.train()
+
+    def on_predict_start(self) -> None:
+        """Act when prediction begins."""
+
+    def on_predict_end(self) -> None:
+        """Act when prediction ends."""
+
+    def on_predict_epoch_start(self) -> None:
+        """Act when the pass over the prediction data begins."""
+
+    def on_predict_epoch_end(self) -> None:
+        """Act when the pass over the prediction data ends."""
+
+    def on_predict_batch_start(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Act before ``predict_step``."""
+
+    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Act after ``predict_step``."""
+
+    def on_predict_model_eval(self) -> None:
+        """Put the module into evaluation mode for prediction."""
+        self.eval()
+
+    def on_before_zero_grad(self, optimizer: Optimizer) -> None:
+        """Act before the gradients are cleared."""
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Act before ``loss.backward()``."""
+
+    def on_after_backward(self) -> None:
+        """Act after ``loss.backward()``."""
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Act before the optimiser steps, with the whole gradient in place and not yet clipped."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add to ``checkpoint`` before it is written."""
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Read from ``checkpoint`` before its state is loaded."""
+
+    # -- logging -------------------------------------------------------------------------------------------------------
+
+    def log(
+        self,
+        name: str,
+        value: MetricLike | Tensor | float | int,
+        prog_bar: bool = False,
+        logger: bool | None = None,
+        on_step: bool | None = None,
+        on_epoch: bool | None = None,
+        reduce_fx: str | Callable[..., Any] = "mean",
+        enable_graph: bool = False,
+        sync_dist: bool | None = None,
+        sync_dist_group: Any | None = None,
+        add_dataloader_idx: bool = True,
+        batch_size: int | None = None,
+        metric_attribute: str | None = None,
+        rank_zero_only: bool = False,
+    ) -> None:
+        """Log one value under a name, at the step, over the epoch, or both.
+
+        Args:
+            name: Key of the value. With both ``on_step`` and ``on_epoch`` it becomes ``name_step`` and ``name_epoch``.
+            value: A number, a tensor with one element, or a metric that is an attribute of the module.
+            prog_bar: Whether the progress bar shows it.
+            logger: Whether the loggers get it (None: yes).
+            on_step: Whether it is logged at this step (None: yes in training steps, no elsewhere).
+            on_epoch: Whether it is reduced over the epoch (None: no in training steps, yes elsewhere).
+            reduce_fx: ``"mean"`` (weighted by batch size), ``"sum"``, ``"min"`` or ``"max"`` over the epoch.
+            enable_graph: Whether the value keeps its autograd graph.
+            sync_dist: Whether the value is reduced over processes (None: epoch values are).
+            sync_dist_group: The process group to reduce over.
+            add_dataloader_idx: Whether evaluation with several loaders appends the loader's index to the name.
+            batch_size: Weight of this value in a mean over the epoch; inferred from the batch if None.
+            metric_attribute: Name of the module's attribute that holds the metric, if it can not be found.
+            rank_zero_only: Whether only the first process logs it; such a value can not be monitored.
+
+        Raises:
+            MisconfigurationException: The running hook does not support logging, or not with these arguments.
+            ValueError: The value is no single number.
+        """
+        run = self._run
+        if run is None:
+            _not_attached()
+            return
+        run.log(
+            name,
+            value,
+            (
+                prog_bar,
+                logger,
+                on_step,
+                on_epoch,
+                reduce_fx,
+                enable_graph,
+                sync_dist,
+                add_dataloader_idx,
+                rank_zero_only,
+                sync_dist_group,
+            ),
+            batch_size,
+            metric_attribute,
+        )
+
+    def log_dict(
+        self,
+        dictionary: Mapping[str, Any] | MetricLike,
+        prog_bar: bool = False,
+        logger: bool | None = None,
+        on_step: bool | None = None,
+        on_epoch: bool | None = None,
+        reduce_fx: str | Callable[..., Any] = "mean",
+        enable_graph: bool = False,
+        sync_dist: bool | None = None,
+        sync_dist_group: Any | None = None,
+        add_dataloader_idx: bool = True,
+        batch_size: int | None = None,
+        rank_zero_only: bool = False,
+    ) -> None:
+        """Log every value of a dict, or every metric of a collection, as `log` does.
+
+        Args:
+            dictionary: Values by name, or a collection of metrics.
+            prog_bar: See `log`, as for all that follow.
+            logger: See `log`.
+            on_step: See `log`.
+            on_epoch: See `log`.
+            reduce_fx: See `log`.
+            enable_graph: See `log`.
+            sync_dist: See `log`.
+            sync_dist_group: See `log`.
+            add_dataloader_idx: See `log`.
+            batch_size: See `log`.
+            rank_zero_only: See `log`.
+
+        Raises:
+            MisconfigurationException: As `log`.
+            ValueError: As `log`.
+        """
+        run = self._run
+        if run is None:
+            _not_attached()
+            return
+        flags = (
+            prog_bar,
+            logger,
+            on_step,
+            on_epoch,
+            reduce_fx,
+            enable_graph,
+            sync_dist,
+            add_dataloader_idx,
+            rank_zero_only,
+            sync_dist_group,
+        )
+        if isinstance(dictionary, MetricLike):
+            run.log("", dictionary, flags, batch_size, None)
+            return
+        for key, value in dictionary.items():
+            run.log(key, value, flags, batch_size, None)
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print in the first process only, without tearing the progress bar."""
+        if self._trainer is None:
+            print(*args, **kwargs)  # noqa: T201
+        else:
+            self._trainer.print(*args, **kwargs)
+
+    # -- optimisation --------------------------------------------------------------------------------------------------
+
+    def optimizers(self, use_pl_optimizer: bool = True) -> Any:
+        """Return the optimiser, or the list of them if there are several."""
+        found = self.trainer._step_optimizers if use_pl_optimizer else self.trainer.optimizers
+        return found[0] if len(found) == 1 else found
+
+    def lr_schedulers(self) -> Any:
+        """Return the scheduler, the list of them if there are several, or None."""
+        found = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        if not found:
+            return None
+        return found[0] if len(found) == 1 else found
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Run backward from ``training_step`` when ``automatic_optimization`` is False."""
+        if self._run is None:
+            loss.backward(*args, **kwargs)
+        else:
+            self._run.backward(loss, *args, **kwargs)
+
+    def clip_gradients(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the gradients of the parameters that ``optimizer`` steps.
+
+        Args:
+            optimizer: Whose parameters are meant.
+            gradient_clip_val: Largest norm (or absolute value); None takes the trainer's flag.
+            gradient_clip_algorithm: ``"norm"`` or ``"value"``; None takes the trainer's flag.
+        """
+        trainer = self.trainer
+        limit = trainer.gradient_clip_val if gradient_clip_val is None else gradient_clip_val
+        how = gradient_clip_algorithm or trainer.gradient_clip_algorithm or "norm"
+        if limit is None or limit <= 0:
+            return
+        if how not in ("norm", "value"):
+            raise MisconfigurationException(f"gradient_clip_algorithm must be 'norm' or 'value'; got {how!r}.")
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if how == "norm":
+            nn.utils.clip_grad_norm_(parameters, limit)
+        else:
+            nn.utils.clip_grad_value_(parameters, limit)
+
+    def toggle_optimizer(self, optimizer: Optimizer) -> None:
+        """Let only the parameters of ``optimizer`` require gradients until `untoggle_optimizer`."""
+        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        others = [p for p in self.parameters() if id(p) not in own]
+        self.__dict__["_toggled"] = [(p, p.requires_grad) for p in others]
+        for parameter in others:
+            parameter.requires_grad = False
+
+    def untoggle_optimizer(self, optimizer: Optimizer) -> None:
+        """Undo `toggle_optimizer`."""
+        for parameter, flag in self.__dict__.pop("_toggled", []):
+            parameter.requires_grad = flag
+
+    @contextmanager
+    def toggled_optimizer(self, optimizer: Optimizer) -> Generator[None, None, None]:
+        """Toggle ``optimizer`` for the length of a ``with`` block."""
+        self.toggle_optimizer(optimizer)
+        try:
+            yield
+        finally:
+            self.untoggle_optimizer(optimizer)
+
+    def freeze(self) -> None:
+        """Stop all gradients and go into evaluation mode."""
+        for parameter in self.parameters():
+            parameter.requires_grad = False
+        self.eval()
+
+    def unfreeze(self) -> None:
+        """Let all parameters be trained and go into training mode."""
+        for parameter in self.parameters():
+            parameter.requires_grad = True
+        self.train()
+
+    # -- files ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load_from_checkpoint(
+        cls: type[Self],
+        checkpoint_path: str | Path | IO[bytes],
+        map_location: Any = None,
+        strict: bool | None = None,
+        trust: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """Build the module from a checkpoint: its stored hyper-parameters, then its weights.
+
+        Nothing in the file is executed.
+
+        Args:
+            checkpoint_path: The file.
+            map_location: Device for the weights, as in `torch.load`.
+            strict: Whether the keys must match exactly (None: ``strict_loading``).
+            trust: Whether a file that only code can rebuild may run that code. Only for files that you made.
+            **kwargs: Arguments of ``__init__`` that override or complete the stored ones.
+
+        Raises:
+            CheckpointError: There is no such file, or an argument that could not be stored is missing.
+            DamagedCheckpointError: The file does not match its checksums.
+            UnsafeCheckpointError: The file needs code to be rebuilt and ``trust`` is False.
+        """
+        return load_module(cls, checkpoint_path, map_location=map_location, strict=strict, trust=trust, overrides=kwargs)
+
+
+def _not_attached() -> None:
+    frame = inspect.currentframe()
+    caller = frame.f_back.f_back if frame is not None and frame.f_back is not None else None
+    where = f" (in {caller.f_code.co_name})" if caller is not None else ""
+    warn(
+        "LY-L001",
+        f"You are trying to `self.log()` but the `self.trainer` reference is not registered on the model yet{where}. This is"
+        " most likely because the model hasn't been passed to the `Trainer`",
+        stacklevel=4,
+    )

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that ``configure_optimizers`` may return, read into optimisers and scheduler configurations."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from leyden.core.errors import MisconfigurationException, MisconfigurationValueError, warn
+
+_FORMS = (
+    "Unknown configuration for model optimizers. Output from `model.configure_optimizers()` should be one of: an `Optimizer`;"
+    " a list or tuple of them; a dict with 'optimizer' and perhaps 'lr_scheduler'; a list of such dicts; or ([optimizers], [schedulers])"
+)
+
+
+@dataclass
+class LRSchedulerConfig:
+    """A scheduler with the rule of when it steps.
+
+    Attributes:
+        scheduler: The scheduler.
+        name: Name for monitors of the learning rate.
+        interval: ``"epoch"``, or ``"step"`` for optimiser steps.
+        frequency: Every how many intervals it steps, counted over the whole run.
+        reduce_on_plateau: Whether stepping needs a monitored value.
+        monitor: Name of that value.
+        strict: Whether a missing value is an error.
+    """
+
+    scheduler: Any
+    name: str | None = None
+    interval: str = "epoch"
+    frequency: int = 1
+    reduce_on_plateau: bool = False
+    monitor: str | None = None
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        if self.interval not in ("step", "epoch"):
+            raise MisconfigurationException(
+                f'The "interval" key in lr scheduler dict must be "step" or "epoch" but is {self.interval!r}.'
+            )
+        if not isinstance(self.frequency, int) or self.frequency < 1:
+            raise MisconfigurationValueError(f'The "frequency" of a lr scheduler must be an int of at least 1; got {self.frequency!r}.')
+
+
+def configured(module: Any) -> tuple[list[Optimizer], list[LRSchedulerConfig]]:
+    """Call ``configure_optimizers`` and read what it returns.
+
+    Raises:
+        MisconfigurationException: It is none of the known forms.
+    """
+    value = module.configure_optimizers()
+    if value is None:
+        warn("LY-O001", "`LightningModule.configure_optimizers` returned `None`, this fit will run with no optimizer")
+        return [], []
+    optimizers, schedulers, monitor = _parse(value)
+    configs = [_scheduler(s, monitor) for s in schedulers]
+    for config in configs:
+        owner = getattr(config.scheduler, "optimizer", None)
+        if isinstance(owner, Optimizer) and not any(owner is o for o in optimizers):
+            raise MisconfigurationException(
+                "Some schedulers are attached with an optimizer that wasn't returned from `configure_optimizers`."
+            )
+    return optimizers, configs
+
+
+def _parse(value: Any) -> tuple[list[Optimizer], list[Any], str | None]:
+    if isinstance(value, Optimizer):
+        return [value], [], None
+    if isinstance(value, Mapping):
+        _check_keys(value)
+        found = value.get("lr_scheduler")
+        return [value["optimizer"]], [] if found is None else [found], value.get("monitor")
+    if not isinstance(value, (list, tuple)):
+        raise MisconfigurationException(f"{_FORMS}; got {type(value).__name__}.")
+    if len(value) == 2 and isinstance(value[0], (list, tuple)) and all(isinstance(o, Optimizer) for o in value[0]):
+        schedulers = value[1] if isinstance(value[1], (list, tuple)) else [value[1]]
+        return list(value[0]), list(schedulers), None
+    if value and all(isinstance(o, Optimizer) for o in value):
+        return list(value), [], None
+    if value and all(isinstance(d, Mapping) for d in value):
+        optimizers: list[Optimizer] = []
+        found_schedulers: list[Any] = []
+        for entry in value:
+            _check_keys(entry)
+            optimizers.append(entry["optimizer"])
+            if entry.get("lr_scheduler") is not None:
+                found_schedulers.append(_scheduler(entry["lr_scheduler"], entry.get("monitor")))
+        return optimizers, found_schedulers, None
+    raise MisconfigurationException(f"{_FORMS}; got {value!r}.")
+
+
+def _check_keys(entry: Mapping[str, Any]) -> None:
+    if not isinstance(entry.get("optimizer"), Optimizer):
+        raise MisconfigurationException(f"{_FORMS}; the dict has no optimizer under 'optimizer': {entry!r}.")
+    extra = set(entry) - {"optimizer", "lr_scheduler", "monitor"}
+    if extra:
+        warn("LY-O002", f"Found unsupported keys in the optimizer configuration: {extra}")
+
+
+def _scheduler(given: Any, monitor: str | None) -> LRSchedulerConfig:
+    if isinstance(given, LRSchedulerConfig):
+        return given
+    if isinstance(given, Mapping):
+        if "scheduler" not in given:
+            raise MisconfigurationException(f'The lr scheduler dict must have the key "scheduler" with its item being an lr scheduler; got {given!r}.')
+        known = {f.name for f in fields(LRSchedulerConfig)}
+        extra = set(given) - known
+        if extra:
+            warn("LY-O003", f"Found unsupported keys in the lr scheduler dict: {extra}. HINT: remove them from the output of `configure_optimizers`.")
+        settings = {k: v for k, v in given.items() if k in known}
+        settings.setdefault("reduce_on_plateau", isinstance(settings["scheduler"], ReduceLROnPlateau))
+        if monitor is not None:
+            settings.setdefault("monitor", monitor)
+        config = LRSchedulerConfig(**settings)
+    elif isinstance(given, (LRScheduler, ReduceLROnPlateau)) or hasattr(given, "step"):
+        config = LRSchedulerConfig(given, reduce_on_plateau=isinstance(given, ReduceLROnPlateau), monitor=monitor)
+    else:
+        raise MisconfigurationException(f'The provided lr scheduler "{given}" is invalid: it has no `step` method.')
+    if config.reduce_on_plateau and config.monitor is None:
+        raise MisconfigurationException(
+            "`configure_optimizers` must include a monitor when a `ReduceLROnPlateau` scheduler is used. For example:"
+            ' {"optimizer": optimizer, "lr_scheduler": scheduler, "monitor": "metric_to_track"}'
+        )
+    return config
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Tell whether ``optimizer.step`` must be given a closure that computes the loss again, as LBFGS must."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty

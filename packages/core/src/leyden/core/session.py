@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run's live objects, wired once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from leyden.core.callback import Callback
+from leyden.core.data.feed import Feed
+from leyden.core.data.source import Source, named_loaders
+from leyden.core.datamodule import DataHooks
+from leyden.core.hooks import HookTable
+from leyden.core.interfaces import LoggerLike
+from leyden.core.val_check import ValCheck
+from leyden.core.logbook.book import LogBook, Results
+from leyden.core.module import LightningModule
+from leyden.core.optimizers import LRSchedulerConfig
+from leyden.core.progress import Progress
+from leyden.core.signals import StopFlag
+
+if TYPE_CHECKING:
+    from leyden.core.trainer.trainer import Trainer
+
+
+class Session:
+    """What the loops work with during one call of a verb.
+
+    Args:
+        trainer: The trainer, which hooks get as their first argument.
+        module: The module.
+        datamodule: The data module, if there is one.
+        callbacks: Callbacks in calling order.
+        loggers: Where rows go.
+        progress: Counters of the fit that this run belongs to.
+
+    Attributes:
+        flags: The trainer's flags.
+        device: Where the module and the batches are.
+        optimizers: The optimisers, in a fit.
+        schedulers: Their schedulers.
+        has_gradients: Whether the open accumulation window holds gradients.
+        train_feed: The training batches, in a fit.
+        val_source: Where the validation loaders come from, if there are any.
+        val_feeds: The validation batches, once they were asked for.
+        val_check: When validation runs inside the fit, or None for never.
+        training: The log book's slots of training.
+        epoch_start_steps: Optimiser steps when the current epoch began.
+        resumed: What a checkpoint said about the open epoch, until that epoch goes on.
+        resume_rng: The random state that a checkpoint taken between two epochs held, until the next epoch begins.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        datamodule: Any,
+        callbacks: Sequence[Callback],
+        loggers: Sequence[LoggerLike],
+        progress: Progress,
+    ) -> None:
+        self.trainer, self.module, self.datamodule = trainer, module, datamodule
+        self.callbacks, self.loggers, self.progress = list(callbacks), list(loggers), progress
+        self.flags = trainer.flags
+        self.device = torch.device("cpu")
+        self.book = LogBook(module, loggers)
+        self.log = self.book.log
+        self.training = Results(training=True)
+        self.hooks = HookTable(trainer, module, self.callbacks, self.book)
+        self.stop = StopFlag()
+        self.optimizers: list[Optimizer] = []
+        self.schedulers: list[LRSchedulerConfig] = []
+        self.has_gradients = False
+        self.train_feed: Feed | None = None
+        self.val_source: Source | None = None
+        self.val_feeds: list[Feed] | None = None
+        self.val_check: ValCheck | None = None
+        self.epoch_start_steps = 0
+        self.resumed: dict[str, Any] | None = None
+        self.resume_rng: dict[str, Any] | None = None
+
+    def source(self, kind: str, given: Any) -> Source:
+        """Return where the loaders of ``kind`` come from: the argument, the data module, or the module."""
+        return Source(kind, given, (self.datamodule, self.module))
+
+    def make_val_feeds(self) -> None:
+        """Ask for the validation loaders; without any batch there is no validation."""
+        assert self.val_source is not None
+        self.val_feeds = self.feeds(self.val_source, self.flags.limit_val_batches, "limit_val_batches")
+        if all(feed.length == 0 and self.flags.limit_val_batches == 0 for feed in self.val_feeds):
+            self.val_feeds, self.val_check = None, None
+
+    def feeds(self, source: Source, limit: float | int, flag: str) -> list[Feed]:
+        """Return a feed for each of several evaluation loaders."""
+        loaders = named_loaders(source.load())
+        return [Feed(loader, limit, flag, self.preparation(i), name) for i, (name, loader) in enumerate(loaders)]
+
+    def preparation(self, dataloader_idx: int) -> Any:
+        """Return what brings a batch to the device, or None if batches stay as they are."""
+        hooks = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+        found = []
+        for hook in hooks:
+            owner = self.datamodule if self.datamodule is not None and self._has(self.datamodule, hook) else self.module
+            found.append((getattr(owner, hook), self._has(owner, hook)))
+        if self.device.type == "cpu" and not any(own for _, own in found):
+            return None
+        (before, _), (transfer, _), (after, _) = found
+        book, device = self.book, self.device
+
+        def prepare(batch: Any) -> Any:
+            scope = book.enter("transfer_batch_to_device")
+            batch = after(transfer(before(batch, dataloader_idx), device, dataloader_idx), dataloader_idx)
+            book.leave(scope)
+            return batch
+
+        return prepare
+
+    @staticmethod
+    def _has(owner: Any, hook: str) -> bool:
+        return getattr(getattr(owner, hook), "__func__", None) is not getattr(DataHooks, hook)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Run backward for manual optimisation, with its hooks."""
+        self.hooks.call("on_before_backward", loss)
+        before = self.book.enter("backward")
+        self.module.backward(loss, *args, **kwargs)
+        self.book.leave(before)
+        self.hooks.call("on_after_backward")
+
+    def release(self) -> None:
+        """Let go of everything large, so that nothing of a run outlives it: several runs in one process must fit."""
+        for feed in (self.train_feed, *(self.val_feeds or ())):
+            if feed is not None:
+                feed.order.detach()
+        self.train_feed, self.val_feeds = None, None
+        self.training = Results(training=True)
+        self.book.close()

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One call of a verb, from the first hook to the last: what happens in which order, also when something fails."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leyden.core.callback import Callback
+from leyden.core.checkpoint import file, state
+from leyden.core.data.feed import Feed
+from leyden.core.errors import Interrupted, MisconfigurationException, PossibleUserWarning, warn
+from leyden.core.hooks import overrides
+from leyden.core.loops.evaluate import evaluate
+from leyden.core.loops.fit import fit, nothing_to_train, sanity_check
+from leyden.core.loops.predict import predict
+from leyden.core.module import LightningModule
+from leyden.core.optimizers import configured
+from leyden.core.session import Session
+from leyden.core.states import RunningStage, TrainerFn, TrainerStatus
+from leyden.core.trainer.resume import resolve
+from leyden.core.val_check import make_val_check
+
+_STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_step"}
+_EXPECTS = "Lightning `Trainer` expects as minimum `training_step()`, `train_dataloader()` and `configure_optimizers()` to be defined."
+
+
+def run(s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any, **options: Any) -> Any:
+    """Run a verb on a session.
+
+    Args:
+        s: The session, wired and not begun.
+        fn: The verb.
+        loaders: What the verb was given, by kind (``"train"``, ``"val"``, ``"test"``, ``"predict"``).
+        ckpt_path: The checkpoint to load, as the verb was given it.
+        **options: ``verbose`` and ``return_predictions`` of the verbs that have them.
+    """
+    trainer = s.trainer
+    trainer.state.fn, trainer.state.status = fn, TrainerStatus.RUNNING
+    begun = False
+    status = "failed"
+    try:
+        with s.stop.listening():
+            validate_configuration(s, fn, loaders)
+            prepare_data(s)
+            path = resolve(s, ckpt_path)
+            begun = True
+            setup(s, fn)
+            checkpoint = file.load(path, "cpu") if path is not None else None
+            trainer._ckpt_path = str(path) if path is not None else None
+            if checkpoint is not None:
+                state.restore_model(s, checkpoint)
+                state.restore_callbacks(s, checkpoint)
+            s.module.to(s.device)
+            result = None
+            if fn == TrainerFn.FITTING:
+                prepare_fit(s, loaders, checkpoint)
+                fit(s)
+                s.hooks.call("on_fit_end")
+            elif fn == TrainerFn.PREDICTING:
+                result = run_predict(s, loaders, options["return_predictions"])
+            else:
+                result = run_evaluation(s, fn, loaders, options["verbose"])
+        trainer.state.status = TrainerStatus.FINISHED
+        status = "success"
+        return result
+    except BaseException as error:
+        trainer.state.status = TrainerStatus.INTERRUPTED
+        status = "interrupted" if isinstance(error, (KeyboardInterrupt, Interrupted)) else "failed"
+        tell_exception(s, error)
+        raise_as(error)
+        raise
+    finally:
+        trainer.state.stage = None
+        torch.set_grad_enabled(True)
+        teardown(s, fn, begun)
+        finalize_loggers(s, status)
+        s.release()
+
+
+def raise_as(error: BaseException) -> None:
+    """Turn a Ctrl-C into an exit with its code, except where a person sits at a prompt and wants the prompt back."""
+    interactive = hasattr(sys, "ps1") or "IPython" in sys.modules
+    if isinstance(error, KeyboardInterrupt) and not interactive:
+        raise Interrupted(signal.SIGINT) from error
+    if isinstance(error, Interrupted) and interactive and error.signum == signal.SIGINT:
+        raise KeyboardInterrupt from error
+
+
+def validate_configuration(s: Session, fn: TrainerFn, loaders: dict[str, Any]) -> None:
+    """Refuse at once what can not work.
+
+    Raises:
+        MisconfigurationException: A method or a loader that the verb needs is missing.
+    """
+    module, name = s.module, type(s.module).__qualname__
+    step = _STEPS.get(fn)
+    if fn == TrainerFn.FITTING:
+        for method in ("training_step", "configure_optimizers"):
+            if not overrides(module, method, LightningModule):
+                raise MisconfigurationException(f"No `{method}()` method defined in {name}. {_EXPECTS}")
+        if not s.source("train", loaders.get("train")).defined:
+            raise MisconfigurationException(f"No `train_dataloader()` method defined and no `train_dataloaders` given. {_EXPECTS}")
+        has_loader = s.source("val", loaders.get("val")).defined
+        has_step = overrides(module, "validation_step", LightningModule)
+        if has_loader and not has_step:
+            warn(
+                "LY-T002",
+                "You passed in a `val_dataloader` but have no `validation_step`. Skipping val loop.",
+                PossibleUserWarning,
+            )
+        if has_step and not has_loader:
+            warn(
+                "LY-T003",
+                "You defined a `validation_step` but have no `val_dataloader`. Skipping val loop.",
+                PossibleUserWarning,
+            )
+        return
+    if step is not None and not overrides(module, step, LightningModule):
+        raise MisconfigurationException(f"No `{step}()` method defined to run `Trainer.{fn}`.")
+    if fn == TrainerFn.PREDICTING and not overrides(module, "predict_step", LightningModule):
+        forward = getattr(module.forward, "__func__", None)
+        if forward is LightningModule.forward:
+            raise MisconfigurationException(f"`Trainer.predict` requires `forward` or `predict_step` in {name} to run.")
+    kind = "val" if fn == TrainerFn.VALIDATING else str(fn)
+    if not s.source(kind, loaders.get(kind)).defined:
+        raise MisconfigurationException(f"No `{kind}_dataloader()` method defined to run `Trainer.{fn}`, and no `dataloaders` given.")
+
+
+def prepare_data(s: Session) -> None:
+    """Call ``prepare_data`` of the data module and the module."""
+    for owner in (s.datamodule, s.module):
+        if owner is not None:
+            owner.prepare_data()
+
+
+def setup(s: Session, fn: TrainerFn) -> None:
+    """Call ``setup`` of everybody, and ``configure_model``."""
+    stage = str(fn)
+    scoped = s.hooks.scoped
+    if s.datamodule is not None:
+        s.datamodule.setup(stage)
+    for callback in s.callbacks:
+        if overrides(callback, "setup", Callback):
+            scoped("setup", callback.setup)(s.trainer, s.module, stage)
+    scoped("setup", s.module.setup)(stage)
+    scoped("configure_model", s.module.configure_model)()
+    s.hooks.compile()
+
+
+def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] | None) -> None:
+    """Make optimisers and feeds, restore the training state, and try validation out."""
+    trainer, module = s.trainer, s.module
+    trainer.state.stage = RunningStage.TRAINING
+    s.optimizers, s.schedulers = s.hooks.scoped("configure_optimizers", lambda: configured(module))()
+    if len(s.optimizers) > 1 and module.automatic_optimization:
+        raise MisconfigurationException(
+            "Training with multiple optimizers is only supported with manual optimization. Remove the `optimizer_idx` argument from"
+            " `training_step`, set `self.automatic_optimization = False` and access your optimizers in `training_step` with"
+            " `opt1, opt2, ... = self.optimizers()`."
+        )
+    if s.flags.gradient_clip_val is not None and not module.automatic_optimization:
+        raise MisconfigurationException(
+            "Automatic gradient clipping is not supported for manual optimization. Remove `Trainer(gradient_clip_val="
+            f"{s.flags.gradient_clip_val})` or switch to automatic optimization."
+        )
+    s.hooks.call("on_fit_start")
+    log_configuration(s)
+    if checkpoint is not None:
+        state.restore_training(s, checkpoint)
+    module.zero_grad()
+    torch.set_grad_enabled(True)
+    module.train()
+    validates = overrides(module, "validation_step", LightningModule) and s.flags.limit_val_batches != 0
+    source = s.source("val", loaders.get("val"))
+    s.val_source = source if source.defined and validates else None
+    if s.val_source is not None and s.flags.num_sanity_val_steps != 0 and checkpoint is None:
+        s.make_val_feeds()
+        sanity_check(s)
+    loader = s.source("train", loaders.get("train")).load()
+    s.train_feed = Feed(loader, s.flags.limit_train_batches, "limit_train_batches", s.preparation(0))
+    s.train_feed.order.attach()
+    if s.train_feed.sized and len(loader) == 0 and s.flags.limit_train_batches != 0:
+        raise nothing_to_train(loader)
+    if s.val_source is not None:
+        s.val_check = make_val_check(s.flags.val_check_interval, s.flags.check_val_every_n_epoch, s.train_feed.length)
+
+
+def log_configuration(s: Session) -> None:
+    """Give the loggers the hyper-parameters of module and data module."""
+    params: dict[str, Any] = {}
+    for owner in (s.module, s.datamodule):
+        if owner is not None and owner._log_hyperparams:
+            params |= owner.hparams_initial
+    for logger in s.loggers:
+        if params:
+            logger.log_hyperparams(params)
+        logger.log_graph(s.module)
+        logger.save()
+
+
+def run_evaluation(s: Session, fn: TrainerFn, loaders: dict[str, Any], verbose: bool) -> list[dict[str, float]]:
+    """Validate or test, print the results, and return them as numbers."""
+    stage, kind = ("validation", "val") if fn == TrainerFn.VALIDATING else ("test", "test")
+    s.trainer.state.stage = RunningStage.VALIDATING if fn == TrainerFn.VALIDATING else RunningStage.TESTING
+    flag = f"limit_{kind}_batches"
+    feeds = s.feeds(s.source(kind, loaders.get(kind)), getattr(s.flags, flag), flag)
+    rows = evaluate(s, stage, feeds, inference_mode=s.flags.inference_mode)
+    results = [{name: float(value) for name, value in row.items()} for row in rows]
+    if verbose:
+        s.trainer._print_results(results, str(fn), [feed.name for feed in feeds])
+    return results
+
+
+def run_predict(s: Session, loaders: dict[str, Any], keep: bool) -> Any:
+    """Predict, and return the outputs as the reference shapes them: a list, or one list per loader."""
+    s.trainer.state.stage = RunningStage.PREDICTING
+    feeds = s.feeds(s.source("predict", loaders.get("predict")), s.flags.limit_predict_batches, "limit_predict_batches")
+    with torch.inference_mode() if s.flags.inference_mode else torch.no_grad():
+        kept = predict(s, feeds, keep=keep)
+    if not keep:
+        return None
+    return kept[0] if len(kept) == 1 else kept
+
+
+def tell_exception(s: Session, error: BaseException) -> None:
+    """Tell everybody that the run is ending by an exception."""
+    for callback in s.callbacks:
+        callback.on_exception(s.trainer, s.module, error)
+    if s.datamodule is not None:
+        s.datamodule.on_exception(error)
+
+
+def teardown(s: Session, fn: TrainerFn, begun: bool) -> None:
+    """Call ``teardown`` of everybody, if ``setup`` was begun."""
+    if not begun:
+        return
+    stage = str(fn)
+    calls: list[Callable[[], None]] = []
+    if s.datamodule is not None:
+        calls.append(lambda: s.datamodule.teardown(stage))
+    calls += [lambda c=c: c.teardown(s.trainer, s.module, stage) for c in s.callbacks]  # type: ignore[misc]
+    calls.append(lambda: s.module.teardown(stage))
+    for call in calls:
+        call()
+
+
+def finalize_loggers(s: Session, status: Any) -> None:
+    """Close the loggers with the outcome of the run."""
+    for logger in s.loggers:
+        logger.finalize(status)
+
+
+def save_checkpoint(s: Session, path: Path, *, weights_only: bool, **record: Any) -> None:
+    """Write the state of a run to ``path``."""
+    file.save(path, state.collect(s, weights_only=weights_only), state.record_of(s, **record))

@@ -1,0 +1,669 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Trainer: flags and verbs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from leyden.core.callback import Callback
+from leyden.core.callbacks.early_stopping import EarlyStopping
+from leyden.core.callbacks.model_checkpoint import ModelCheckpoint
+from leyden.core.callbacks.progress import ProgressBar, TQDMProgressBar
+from leyden.core.callbacks.summary import ModelSummary
+from leyden.core.datamodule import LightningDataModule
+from leyden.core.errors import WARNED, MisconfigurationException, MisconfigurationTypeError
+from leyden.core.flags import Flags
+from leyden.core.interfaces import LoggerLike
+from leyden.core.loggers.choice import default_logger
+from leyden.core.loggers.dummy import DummyLogger
+from leyden.core.loops.optimizer import LightningOptimizer
+from leyden.core.module import LightningModule
+from leyden.core.optimizers import LRSchedulerConfig
+from leyden.core.progress import Progress
+from leyden.core.session import Session
+from leyden.core.states import RunningStage, TrainerFn, TrainerState
+from leyden.core.table import render
+from leyden.core.trainer.run import run, save_checkpoint
+
+
+class Trainer:
+    """Runs a module: trains it, evaluates it, predicts with it, saves it and goes on where it was.
+
+    Args:
+        accelerator: Kind of device; this version trains on ``"cpu"`` (what ``"auto"`` means here).
+        strategy: How a run spreads over devices; this version has ``"single_device"``.
+        devices: How many devices; this version uses one.
+        num_nodes: How many machines; this version uses one.
+        precision: Number format; this version has ``"32-true"``.
+        logger: True for TensorBoard if it is installed and CSV files otherwise, False for none, a logger, or several.
+        callbacks: One callback or several.
+        fast_dev_run: Run n batches of everything (True: one) to try the code; nothing is logged or saved.
+        max_epochs: Epochs to train; -1 for no limit, None for 1000 unless ``max_steps`` is given.
+        min_epochs: Epochs before which ``should_stop`` is not heeded.
+        max_steps: Optimiser steps to train; -1 for no limit.
+        min_steps: Optimiser steps before which ``should_stop`` is not heeded.
+        limit_train_batches: How much of an epoch: an int counts batches, a float is a fraction.
+        limit_val_batches: As ``limit_train_batches``, per validation loader.
+        limit_test_batches: As ``limit_train_batches``, per test loader.
+        limit_predict_batches: As ``limit_train_batches``, per prediction loader.
+        val_check_interval: Validate every this fraction of an epoch (float) or number of batches (int).
+        check_val_every_n_epoch: Validate in every n-th epoch; None counts ``val_check_interval`` over epochs.
+        num_sanity_val_steps: Validation batches tried before training; -1 for all.
+        log_every_n_steps: Steps between two rows of step values; 0 for none.
+        enable_checkpointing: Whether a `ModelCheckpoint` is added if none is given.
+        enable_progress_bar: Whether a progress bar is added if none is given.
+        enable_model_summary: Whether a summary of the model is printed.
+        accumulate_grad_batches: Batches per optimiser step. A window that an epoch's end cuts short counts as what it is.
+        gradient_clip_val: Largest norm of the gradient (or absolute value); None does not clip.
+        gradient_clip_algorithm: ``"norm"`` or ``"value"``.
+        deterministic: True for deterministic algorithms only, ``"warn"`` to warn where there are none.
+        inference_mode: Whether evaluation runs in `torch.inference_mode` instead of `torch.no_grad`.
+        detect_anomaly: Whether autograd looks for operations that produce NaN.
+        default_root_dir: Where files go that nobody else places; the working folder if None.
+
+    Raises:
+        MisconfigurationException: A flag has a value that is not allowed; the message names it and what is.
+
+    Example:
+        >>> import leyden.core as L
+        >>> trainer = L.Trainer(max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False)
+        >>> trainer.max_epochs
+        3
+    """
+
+    def __init__(
+        self,
+        *,
+        accelerator: str = "auto",
+        strategy: str = "auto",
+        devices: int | str | Sequence[int] = "auto",
+        num_nodes: int = 1,
+        precision: int | str | None = None,
+        logger: bool | LoggerLike | Iterable[LoggerLike] | None = None,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        fast_dev_run: int | bool = False,
+        max_epochs: int | None = None,
+        min_epochs: int | None = None,
+        max_steps: int = -1,
+        min_steps: int | None = None,
+        limit_train_batches: float | int | None = None,
+        limit_val_batches: float | int | None = None,
+        limit_test_batches: float | int | None = None,
+        limit_predict_batches: float | int | None = None,
+        val_check_interval: float | int | None = None,
+        check_val_every_n_epoch: int | None = 1,
+        num_sanity_val_steps: int | None = None,
+        log_every_n_steps: int | None = None,
+        enable_checkpointing: bool | None = None,
+        enable_progress_bar: bool | None = None,
+        enable_model_summary: bool | None = None,
+        accumulate_grad_batches: int = 1,
+        gradient_clip_val: float | int | None = None,
+        gradient_clip_algorithm: str | None = None,
+        deterministic: bool | str | None = None,
+        inference_mode: bool = True,
+        detect_anomaly: bool = False,
+        default_root_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.flags = Flags(
+            accelerator=accelerator,
+            strategy=strategy,
+            devices=devices,
+            num_nodes=num_nodes,
+            precision=precision,
+            fast_dev_run=fast_dev_run,
+            max_epochs=max_epochs,
+            min_epochs=min_epochs,
+            max_steps=max_steps,
+            min_steps=min_steps,
+            limit_train_batches=limit_train_batches,  # type: ignore[arg-type]
+            limit_val_batches=limit_val_batches,  # type: ignore[arg-type]
+            limit_test_batches=limit_test_batches,  # type: ignore[arg-type]
+            limit_predict_batches=limit_predict_batches,  # type: ignore[arg-type]
+            val_check_interval=1.0 if val_check_interval is None else val_check_interval,
+            check_val_every_n_epoch=check_val_every_n_epoch,
+            num_sanity_val_steps=2 if num_sanity_val_steps is None else num_sanity_val_steps,
+            log_every_n_steps=50 if log_every_n_steps is None else log_every_n_steps,
+            accumulate_grad_batches=accumulate_grad_batches,
+            gradient_clip_val=gradient_clip_val,
+            gradient_clip_algorithm=gradient_clip_algorithm,
+            inference_mode=inference_mode,
+        )
+        self.detect_anomaly = detect_anomaly
+        self.default_root_dir = str(Path.cwd() if default_root_dir is None else Path(default_root_dir))
+        self.loggers = self._make_loggers(logger)
+        self.callbacks = self._make_callbacks(
+            [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ()),
+            enable_checkpointing,
+            enable_progress_bar is not False,
+            enable_model_summary is not False,
+        )
+        self.state = TrainerState()
+        self.should_stop = False
+        self._deterministic = deterministic
+        self._progress = Progress()
+        self._run_id = secrets.token_hex(8)
+        self._session: Session | None = None
+        self._module: LightningModule | None = None
+        self._ckpt_path: str | None = None
+
+    # -- putting together ----------------------------------------------------------------------------------------------
+
+    def _make_loggers(self, logger: Any) -> list[LoggerLike]:
+        if self.flags.fast_dev_run:
+            return [DummyLogger()] if logger is not False else []
+        if logger is None or logger is True:
+            return [default_logger(self.default_root_dir)]
+        if logger is False:
+            return []
+        found = list(logger) if isinstance(logger, Iterable) else [logger]
+        for item in found:
+            if not hasattr(item, "log_metrics"):
+                raise MisconfigurationTypeError(f"`logger` must be True, False, a logger or several; got {item!r}.")
+        return found
+
+    def _make_callbacks(
+        self, callbacks: list[Callback], checkpointing: bool | None, bar: bool, summary: bool
+    ) -> list[Callback]:
+        for callback in callbacks:
+            if not isinstance(callback, Callback):
+                raise MisconfigurationTypeError(f"`callbacks` must be callbacks; got {callback!r}.")
+        given = any(isinstance(c, ModelCheckpoint) for c in callbacks)
+        if given and checkpointing is False:
+            raise MisconfigurationException(
+                "Trainer was configured with `enable_checkpointing=False` but found `ModelCheckpoint` in callbacks list."
+            )
+        bars = [c for c in callbacks if isinstance(c, ProgressBar)]
+        if len(bars) > 1:
+            raise MisconfigurationException(
+                f"You added multiple progress bar callbacks to the Trainer, but currently only one progress bar is supported: {bars}."
+            )
+        if bars and not bar:
+            raise MisconfigurationException(
+                "Trainer was configured with `enable_progress_bar=False` but found a progress bar in callbacks list."
+            )
+        if bar and not bars:
+            callbacks.append(TQDMProgressBar())
+        if summary and not any(isinstance(c, ModelSummary) for c in callbacks):
+            callbacks.append(ModelSummary())
+        if checkpointing is not False and not given and not self.flags.fast_dev_run:
+            callbacks.append(ModelCheckpoint())
+        keys = [c.state_key for c in callbacks if type(c).state_dict is not Callback.state_dict]
+        double = next((k for k in keys if keys.count(k) > 1), None)
+        if double is not None:
+            raise MisconfigurationException(
+                f"Found more than one stateful callback with the `state_key` {double!r}: give each its own by overriding"
+                " `state_key`, since their states would overwrite each other in checkpoints."
+            )
+        return _checkpoints_last(callbacks)
+
+    def _wire(self, model: Any, datamodule: Any, fn: TrainerFn) -> Session:
+        if not isinstance(model, LightningModule):
+            raise MisconfigurationTypeError(f"`model` must be a `LightningModule`, got `{type(model).__qualname__}`")
+        if datamodule is not None and not isinstance(datamodule, LightningDataModule):
+            raise MisconfigurationTypeError(f"`datamodule` must be a `LightningDataModule`, got `{type(datamodule).__qualname__}`")
+        WARNED.clear()
+        if fn == TrainerFn.FITTING and model is not self._module and self._progress.batches:
+            self._begin_afresh()
+        self._module = model
+        session = Session(self, model, datamodule, self.callbacks, self.loggers, self._progress)
+        self._session = session
+        model.trainer = self
+        if datamodule is not None:
+            datamodule.trainer = self
+        scope = session.book.enter("configure_callbacks")
+        own = model.configure_callbacks()
+        session.book.leave(scope)
+        self._attach(session, [own] if isinstance(own, Callback) else list(own or ()))
+        for callback in self.callbacks:
+            callback.log, callback.log_dict = model.log, model.log_dict  # type: ignore[attr-defined]
+        return session
+
+    def _attach(self, session: Session, own: list[Callback]) -> None:
+        """Let the module's callbacks take the place of the trainer's of the same type."""
+        if own:
+            kinds = {type(c) for c in own}
+            kept = [c for c in self.callbacks if type(c) not in kinds]
+            self.callbacks = _checkpoints_last(kept + own)
+            session.callbacks = list(self.callbacks)
+            session.hooks.callbacks = session.callbacks
+            session.hooks.compile()
+
+    def _begin_afresh(self) -> None:
+        self._progress = Progress()
+        self._run_id = secrets.token_hex(8)
+        self.should_stop = False
+        for logger in self.loggers:
+            if hasattr(logger, "new_run"):
+                logger.new_run()
+
+    @contextmanager
+    def _settings(self) -> Generator[None, None, None]:
+        """Put the process into the state that the flags ask for, and back."""
+        was = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        if self._deterministic is not None:
+            torch.use_deterministic_algorithms(bool(self._deterministic), warn_only=self._deterministic == "warn")
+        try:
+            with torch.autograd.set_detect_anomaly(self.detect_anomaly):
+                yield
+        finally:
+            torch.use_deterministic_algorithms(was[0], warn_only=was[1])
+
+    # -- verbs ---------------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Train a module.
+
+        Args:
+            model: What to train.
+            train_dataloaders: Training batches: any iterable, or a `LightningDataModule`. If None, the data module's or
+                the module's ``train_dataloader`` is asked.
+            val_dataloaders: Validation batches: an iterable, or a list or dict of them.
+            datamodule: Where all loaders come from.
+            ckpt_path: Go on from a checkpoint: a path, ``"last"``, ``"best"``, or ``"auto"`` for the newest valid one of the
+                newest unfinished run of this model; ``"auto"`` starts afresh where there is none.
+
+        Raises:
+            MisconfigurationException: Something that training needs is missing or does not fit.
+            CheckpointError: ``ckpt_path`` can not be used.
+            Interrupted: A signal ended the run, after its state was saved.
+        """
+        train_dataloaders, datamodule = _data_module_first(train_dataloaders, datamodule, val_dataloaders)
+        session = self._wire(model, datamodule, TrainerFn.FITTING)
+        self.should_stop = False
+        with self._settings():
+            run(session, TrainerFn.FITTING, {"train": train_dataloaders, "val": val_dataloaders}, ckpt_path)
+
+    def validate(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | os.PathLike[str] | None = None,
+        verbose: bool = True,
+        datamodule: LightningDataModule | None = None,
+    ) -> list[dict[str, float]]:
+        """Run one pass over validation data.
+
+        Args:
+            model: What to evaluate; None takes the model of the last call, with the best checkpoint's weights.
+            dataloaders: The batches: an iterable, a list or dict of them, or a `LightningDataModule`.
+            ckpt_path: Weights to load first: a path, ``"best"`` or ``"last"``.
+            verbose: Whether to print the results.
+            datamodule: Where the loaders come from.
+
+        Returns:
+            The logged values, one dict per loader.
+
+        Raises:
+            MisconfigurationException: Something that evaluation needs is missing.
+        """
+        return self._evaluate(TrainerFn.VALIDATING, "val", model, dataloaders, ckpt_path, verbose, datamodule)
+
+    def test(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | os.PathLike[str] | None = None,
+        verbose: bool = True,
+        datamodule: LightningDataModule | None = None,
+    ) -> list[dict[str, float]]:
+        """Run one pass over test data.
+
+        Args:
+            model: What to evaluate; None takes the model of the last call, with the best checkpoint's weights.
+            dataloaders: The batches: an iterable, a list or dict of them, or a `LightningDataModule`.
+            ckpt_path: Weights to load first: a path, ``"best"`` or ``"last"``.
+            verbose: Whether to print the results.
+            datamodule: Where the loaders come from.
+
+        Returns:
+            The logged values, one dict per loader.
+
+        Raises:
+            MisconfigurationException: Something that evaluation needs is missing.
+        """
+        return self._evaluate(TrainerFn.TESTING, "test", model, dataloaders, ckpt_path, verbose, datamodule)
+
+    def _evaluate(
+        self, fn: TrainerFn, kind: str, model: Any, dataloaders: Any, ckpt_path: Any, verbose: bool, datamodule: Any
+    ) -> list[dict[str, float]]:
+        model, ckpt_path = self._model_of(fn, model, ckpt_path)
+        dataloaders, datamodule = _data_module_first(dataloaders, datamodule, None)
+        session = self._wire(model, datamodule, fn)
+        with self._settings():
+            results: list[dict[str, float]] = run(session, fn, {kind: dataloaders}, ckpt_path, verbose=verbose)
+        return results
+
+    def predict(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        return_predictions: bool | None = None,
+        ckpt_path: str | os.PathLike[str] | None = None,
+    ) -> Any:
+        """Run the model on data.
+
+        Args:
+            model: What to predict with; None takes the model of the last call, with the best checkpoint's weights.
+            dataloaders: The batches: an iterable, a list or dict of them, or a `LightningDataModule`.
+            datamodule: Where the loaders come from.
+            return_predictions: Whether the outputs are returned (None: yes).
+            ckpt_path: Weights to load first: a path, ``"best"`` or ``"last"``.
+
+        Returns:
+            The outputs batch by batch, on the CPU; one such list per loader if there are several; None if not wanted.
+
+        Raises:
+            MisconfigurationException: Something that prediction needs is missing.
+        """
+        model, ckpt_path = self._model_of(TrainerFn.PREDICTING, model, ckpt_path)
+        dataloaders, datamodule = _data_module_first(dataloaders, datamodule, None)
+        session = self._wire(model, datamodule, TrainerFn.PREDICTING)
+        keep = return_predictions is not False
+        with self._settings():
+            return run(session, TrainerFn.PREDICTING, {"predict": dataloaders}, ckpt_path, return_predictions=keep)
+
+    def _model_of(self, fn: TrainerFn, model: Any, ckpt_path: Any) -> tuple[Any, Any]:
+        if model is not None:
+            return model, ckpt_path
+        if self._module is None:
+            raise TypeError(f"`Trainer.{fn}()` requires a `LightningModule` when it hasn't been passed in a previous run")
+        saved = self.checkpoint_callback is not None and getattr(self.checkpoint_callback, "best_model_path", "")
+        return self._module, "best" if ckpt_path is None and saved else ckpt_path
+
+    def save_checkpoint(self, filepath: str | os.PathLike[str], weights_only: bool = False) -> None:
+        """Write the state of the run to a file, durably.
+
+        Args:
+            filepath: Where to.
+            weights_only: Whether to leave out optimisers, schedulers and callbacks.
+
+        Raises:
+            AttributeError: No model was given to the trainer yet.
+            CheckpointError: The file can not be written.
+        """
+        if self._session is None:
+            raise AttributeError(
+                "Saving a checkpoint is only possible if a model is attached to the Trainer. Did you call"
+                " `Trainer.save_checkpoint()` before calling `Trainer.{fit,validate,test,predict}`?"
+            )
+        save_checkpoint(self._session, Path(filepath), weights_only=weights_only)
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print without tearing the progress bar."""
+        bar = self.progress_bar_callback
+        if bar is not None:
+            bar.print(*args, **kwargs)
+        else:
+            print(*args, **kwargs)  # noqa: T201
+
+    def _say(self, message: str) -> None:
+        print(f"[leyden] {message}", file=sys.stderr)  # noqa: T201
+
+    def _print_results(self, results: list[dict[str, float]], verb: str, names: list[str | None]) -> None:
+        for index, row in enumerate(results):
+            title = names[index] or (f"DataLoader {index}" if len(results) > 1 else "value")
+            cells = [(name, f"{value:.6g}") for name, value in sorted(row.items())]
+            if cells:
+                print(render((f"{verb} metric", title), cells))  # noqa: T201
+
+    # -- what user code reads ------------------------------------------------------------------------------------------
+
+    @property
+    def current_epoch(self) -> int:
+        """Number of the running epoch, from 0; after fit, the number of epochs trained."""
+        return self._progress.epoch
+
+    @property
+    def global_step(self) -> int:
+        """Optimiser steps taken so far, over all epochs."""
+        return self._progress.global_step
+
+    @property
+    def max_epochs(self) -> int | None:
+        """The flag: epochs to train, -1 for no limit."""
+        return self.flags.max_epochs
+
+    @property
+    def min_epochs(self) -> int | None:
+        """The flag: epochs before which a stop is not heeded."""
+        return self.flags.min_epochs
+
+    @property
+    def max_steps(self) -> int:
+        """The flag: optimiser steps to train, -1 for no limit."""
+        return self.flags.max_steps
+
+    @property
+    def min_steps(self) -> int | None:
+        """The flag: optimiser steps before which a stop is not heeded."""
+        return self.flags.min_steps
+
+    @property
+    def fast_dev_run(self) -> int | bool:
+        """The flag: batches to try, False for a real run."""
+        return self.flags.fast_dev_run
+
+    @property
+    def log_every_n_steps(self) -> int:
+        """The flag: steps between two rows of step values."""
+        return self.flags.log_every_n_steps
+
+    @property
+    def accumulate_grad_batches(self) -> int:
+        """The flag: batches per optimiser step."""
+        return self.flags.accumulate_grad_batches
+
+    @property
+    def gradient_clip_val(self) -> float | int | None:
+        """The flag: where gradients are clipped."""
+        return self.flags.gradient_clip_val
+
+    @property
+    def gradient_clip_algorithm(self) -> str | None:
+        """The flag: how gradients are clipped."""
+        return self.flags.gradient_clip_algorithm
+
+    @property
+    def is_last_batch(self) -> bool:
+        """Whether the running batch is the last of its epoch."""
+        return self._progress.is_last_batch
+
+    @property
+    def lightning_module(self) -> LightningModule | None:
+        """The model of the last call."""
+        return self._module
+
+    @property
+    def model(self) -> LightningModule | None:
+        """The model of the last call."""
+        return self._module
+
+    @property
+    def datamodule(self) -> LightningDataModule | None:
+        """The data module of the last call."""
+        return self._session.datamodule if self._session is not None else None
+
+    @property
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimisers."""
+        return self._session.optimizers if self._session is not None else []
+
+    @property
+    def _step_optimizers(self) -> list[LightningOptimizer]:
+        session = self._session
+        return [] if session is None else [LightningOptimizer(o, session) for o in session.optimizers]
+
+    @property
+    def lr_scheduler_configs(self) -> list[LRSchedulerConfig]:
+        """The schedulers with their rules."""
+        return self._session.schedulers if self._session is not None else []
+
+    @property
+    def logger(self) -> Any:
+        """The first logger, or None."""
+        return self.loggers[0] if self.loggers else None
+
+    @property
+    def log_dir(self) -> str | None:
+        """Folder of the first logger's run, or ``default_root_dir``. Reading it is never a collective."""
+        if not self.loggers:
+            return self.default_root_dir
+        first = self.loggers[0]
+        return first.log_dir or first.save_dir
+
+    @property
+    def checkpoint_callback(self) -> ModelCheckpoint | None:
+        """The first `ModelCheckpoint`, or None."""
+        return next(iter(self.checkpoint_callbacks), None)
+
+    @property
+    def checkpoint_callbacks(self) -> list[ModelCheckpoint]:
+        """All `ModelCheckpoint` callbacks."""
+        return [c for c in self.callbacks if isinstance(c, ModelCheckpoint)]
+
+    @property
+    def early_stopping_callback(self) -> EarlyStopping | None:
+        """The first `EarlyStopping`, or None."""
+        return next(iter(self.early_stopping_callbacks), None)
+
+    @property
+    def early_stopping_callbacks(self) -> list[EarlyStopping]:
+        """All `EarlyStopping` callbacks."""
+        return [c for c in self.callbacks if isinstance(c, EarlyStopping)]
+
+    @property
+    def progress_bar_callback(self) -> ProgressBar | None:
+        """The progress bar, or None."""
+        return next((c for c in self.callbacks if isinstance(c, ProgressBar)), None)
+
+    @property
+    def callback_metrics(self) -> dict[str, torch.Tensor]:
+        """Values that callbacks monitor, by name."""
+        return self._session.book.callback_metrics if self._session is not None else {}
+
+    @property
+    def logged_metrics(self) -> dict[str, torch.Tensor]:
+        """Values that went to the loggers, by name."""
+        return self._session.book.logged_metrics if self._session is not None else {}
+
+    @property
+    def progress_bar_metrics(self) -> dict[str, float]:
+        """Numbers that the progress bar shows, by name."""
+        return self._session.book.progress_bar_metrics if self._session is not None else {}
+
+    @property
+    def num_training_batches(self) -> float | int:
+        """Training batches per epoch; infinite if unknown."""
+        feed = self._session.train_feed if self._session is not None else None
+        return float("inf") if feed is None or feed.length is None else feed.length
+
+    @property
+    def num_val_batches(self) -> list[float | int]:
+        """Validation batches of each loader; infinite if unknown."""
+        feeds = (self._session.val_feeds if self._session is not None else None) or []
+        return [float("inf") if f.length is None else f.length for f in feeds]
+
+    @property
+    def estimated_stepping_batches(self) -> float | int:
+        """Optimiser steps that the whole fit will take; infinite if unknown."""
+        batches, epochs, steps = self.num_training_batches, self.max_epochs, self.max_steps
+        if batches == float("inf") or epochs is None or epochs == -1:
+            return float("inf") if steps == -1 else steps
+        total = -(-int(batches) // self.accumulate_grad_batches) * epochs
+        return total if steps == -1 else min(total, steps)
+
+    @property
+    def train_dataloader(self) -> Any:
+        """The loader of training batches, during a fit."""
+        feed = self._session.train_feed if self._session is not None else None
+        return feed.loader if feed is not None else None
+
+    @property
+    def ckpt_path(self) -> str | None:
+        """The checkpoint that the last call loaded."""
+        return self._ckpt_path
+
+    @property
+    def global_rank(self) -> int:
+        """Rank of this process."""
+        return 0
+
+    @property
+    def local_rank(self) -> int:
+        """Rank of this process on its machine."""
+        return 0
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return 1
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this is the first process."""
+        return True
+
+    @property
+    def training(self) -> bool:
+        """Whether a training step may run now."""
+        return self.state.stage == RunningStage.TRAINING
+
+    @property
+    def validating(self) -> bool:
+        """Whether validation runs, inside a fit or alone."""
+        return self.state.stage == RunningStage.VALIDATING
+
+    @property
+    def testing(self) -> bool:
+        """Whether testing runs."""
+        return self.state.stage == RunningStage.TESTING
+
+    @property
+    def predicting(self) -> bool:
+        """Whether prediction runs."""
+        return self.state.stage == RunningStage.PREDICTING
+
+    @property
+    def sanity_checking(self) -> bool:
+        """Whether the validation batches ahead of training run."""
+        return self.state.stage == RunningStage.SANITY_CHECKING
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether validation or testing runs."""
+        return self.state.stage is not None and self.state.stage.evaluating
+
+
+def _checkpoints_last(callbacks: list[Callback]) -> list[Callback]:
+    savers = [c for c in callbacks if isinstance(c, ModelCheckpoint)]
+    return [c for c in callbacks if not isinstance(c, ModelCheckpoint)] + savers
+
+
+def _data_module_first(loaders: Any, datamodule: Any, others: Any) -> tuple[Any, Any]:
+    """Let a data module stand in the place of loaders.
+
+    Raises:
+        MisconfigurationException: Both loaders and a data module were given.
+    """
+    if isinstance(loaders, LightningDataModule):
+        loaders, datamodule = None, loaders
+    if datamodule is not None and (loaders is not None or others is not None):
+        raise MisconfigurationException("You cannot pass dataloaders and a `datamodule` to a verb of the Trainer: give one of them.")
+    return loaders, datamodule

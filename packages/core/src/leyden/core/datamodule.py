@@ -22,7 +22,7 @@ class DataHooks:
         """Download or build what all processes share. Called in one process; assign nothing to ``self`` here."""
 
     def setup(self, stage: str) -> None:
-        """Make the data of ``stage`` (``"fit"``, ``"validate"``, ``"test"``, ``"predict"``). Called in every process."""
+        """Make the data of ``stage`` (``fit``, ``validate``, ``test`` or ``predict``). Called in every process."""
 
     def teardown(self, stage: str) -> None:
         """Undo `setup`, also after an exception."""

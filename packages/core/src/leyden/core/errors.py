@@ -50,6 +50,10 @@ class RankFailedError(LeydenError):
     """A process of a distributed run ended before the others."""
 
 
+class LoggerError(LeydenError):
+    """A logger could not write; what it was given waits and is written once it works again."""
+
+
 class MissingExtraError(LeydenError, ModuleNotFoundError):
     """An optional package is not installed; the message names the extra that brings it."""
 

@@ -75,14 +75,12 @@ class HookTable:
         self.compile()
 
     def compile(self) -> None:
-        """Look up who overrides what. Called at the start of a run and of every epoch: a model may change in between."""
+        """Look up who overrides what. Called at the start of every epoch too: a model may change in between."""
         for hook in HOOKS:
             monitors = hook == "on_train_epoch_end"
             first = [c for c in self.callbacks if overrides(c, hook, Callback)]
             last = [c for c in first if monitors and getattr(c, "monitors_metrics", False)]
-            calls: list[Call] = [
-                partial(getattr(c, hook), self._trainer, self._module) for c in first if c not in last
-            ]
+            calls: list[Call] = [partial(getattr(c, hook), self._trainer, self._module) for c in first if c not in last]
             if overrides(self._module, hook, LightningModule):
                 calls.append(getattr(self._module, hook))
             calls += [partial(getattr(c, hook), self._trainer, self._module) for c in last]

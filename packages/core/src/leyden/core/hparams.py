@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hyper-parameters of a module or data module: collected from ``__init__``, kept as attributes, stored as plain data."""
+"""Hyper-parameters of a module or data module: collected from ``__init__``, stored as plain data."""
 
 from __future__ import annotations
 
@@ -89,8 +89,9 @@ class HyperparametersMixin:
         if frame is None:
             here = inspect.currentframe()
             frame = here.f_back if here is not None else None
-        if is_dataclass(self) and frame is not None and not args:
-            collected = {f.name: getattr(self, f.name) for f in fields(self)}
+        this: Any = self
+        if is_dataclass(this) and not args:
+            collected = {f.name: getattr(this, f.name) for f in fields(this)}
         else:
             collected = dict(given_hparams) if given_hparams is not None else _init_arguments(frame)
         left_out = {ignore} if isinstance(ignore, str) else set(ignore or ())
@@ -144,8 +145,12 @@ def _as_mapping(hp: Any) -> dict[str, Any]:
     if isinstance(hp, Mapping):
         return dict(hp)
     if isinstance(hp, (bool, int, float, str, list, tuple)):
-        raise MisconfigurationException(f"Primitives {(bool, int, float, str)} are not allowed as hyper-parameters; got {hp!r}.")
-    raise MisconfigurationException(f"Unsupported config type of {type(hp)}: hyper-parameters are a dict, Namespace or dataclass.")
+        raise MisconfigurationException(
+            f"Primitives {(bool, int, float, str)} are not allowed as hyper-parameters; got {hp!r}."
+        )
+    raise MisconfigurationException(
+        f"Unsupported config type of {type(hp)}: hyper-parameters are a dict, Namespace or dataclass."
+    )
 
 
 def _init_arguments(frame: FrameType | None) -> dict[str, Any]:
@@ -181,14 +186,16 @@ def _warn_about_omitted(hparams: Mapping[str, Any]) -> None:
         if isinstance(hparams[name], nn.Module):
             warn(
                 "LY-H001",
-                f"Attribute {name!r} is an instance of `nn.Module` and is already saved during checkpointing. It is recommended"
+                f"Attribute {name!r} is an instance of `nn.Module` and is already saved during checkpointing. It is"
+                " recommended"
                 f" to ignore them using `self.save_hyperparameters(ignore=[{name!r}])`.",
                 stacklevel=4,
             )
         else:
             warn(
                 "LY-H002",
-                f"attribute {name!r} removed from hparams because it cannot be pickled as plain data ({what}). Checkpoints"
+                f"attribute {name!r} removed from hparams because it cannot be pickled as plain data ({what})."
+                " Checkpoints"
                 f" will not hold it: pass {name}=... to load_from_checkpoint.",
                 stacklevel=4,
             )

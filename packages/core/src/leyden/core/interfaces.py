@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What core needs of things that live elsewhere: a metric, a logger, an exporter.
 
-Data and Protocols only. Everything here is matched by shape, so `leyden.metrics`, `leyden.export` and third parties satisfy
-it without importing this module.
+Data and Protocols only. Everything here is matched by shape, so `leyden.metrics`, `leyden.export` and third parties
+satisfy it without importing this module.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ class SyncableMetric(Protocol):
 class LoggerLike(Protocol):
     """What the Trainer calls on a logger. `leyden.core.loggers.Logger` is the base class that has it all.
 
-    Optional and looked up by name: ``log_rows(names, stacked, steps)``, a fast path that takes one stacked tensor per row,
-    and ``state_dict`` / ``load_state_dict``, which carry the identity of the run.
+    Optional and looked up by name: ``log_rows(names, stacked, steps)``, a fast path that takes one stacked tensor
+    per row, and ``state_dict`` / ``load_state_dict``, which carry the identity of the run.
     """
 
     @property

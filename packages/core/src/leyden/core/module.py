@@ -61,6 +61,11 @@ class LightningModule(DataHooks, HyperparametersMixin, nn.Module):
         ...         return torch.optim.SGD(self.parameters(), lr=0.1)
     """
 
+    # what torch.jit must not look at: these need a run
+    __jit_unused_properties__ = [  # noqa: RUF012 - the name and the list are torch's protocol
+        *("automatic_optimization", "strict_loading", "hparams", "hparams_initial", "device", "dtype", "on_gpu"),
+        *("current_epoch", "global_step", "global_rank", "local_rank", "logger", "loggers", "trainer"),
+    ]
     # one slot, typed by a Protocol, through which the module reaches the run; it never travels with copies or pickles
     _run: RunView | None = None
     _trainer: Any = None
@@ -170,7 +175,9 @@ class LightningModule(DataHooks, HyperparametersMixin, nn.Module):
 
         Called as ``training_step(batch, batch_idx)``; ``batch_idx`` may be left out.
         """
-        raise MisconfigurationException(f"{type(self).__qualname__} has no `training_step`: define it to use `trainer.fit`.")
+        raise MisconfigurationException(
+            f"{type(self).__qualname__} has no `training_step`: define it to use `trainer.fit`."
+        )
 
     def validation_step(self, *args: Any, **kwargs: Any) -> Any:
         """Evaluate one validation batch: ``validation_step(batch, batch_idx[, dataloader_idx])``."""
@@ -210,7 +217,7 @@ class LightningModule(DataHooks, HyperparametersMixin, nn.Module):
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
         """Step the optimiser. ``optimizer_closure`` runs the step, zero_grad and backward, and must be called."""
-        optimizer.step(closure=optimizer_closure)  # type: ignore[arg-type]
+        optimizer.step(closure=optimizer_closure)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """Clear the gradients."""
@@ -225,7 +232,7 @@ class LightningModule(DataHooks, HyperparametersMixin, nn.Module):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute the gradients of ``loss``."""
-        loss.backward(*args, **kwargs)
+        loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def on_fit_start(self) -> None:
         """Act when fit begins, with the model on its device and the optimisers made."""
@@ -275,7 +282,7 @@ class LightningModule(DataHooks, HyperparametersMixin, nn.Module):
         self.eval()
 
     def on_validation_model_train(self) -> None:
-        """Put the module back after validation. Overriding it replaces the exact restoration of every submodule's mode."""
+        """Put the module back after validation. Overriding it replaces the exact restoration of modes."""
         self.train()
 
     def on_validation_model_zero_grad(self) -> None:
@@ -305,7 +312,7 @@ class LightningModule(DataHooks, HyperparametersMixin, nn.Module):
         self.eval()
 
     def on_test_model_train(self) -> None:
-        """Put the module back after testing. Overriding it replaces the exact restoration of every submodule's mode."""
+        """Put the module back after testing. Overriding it replaces the exact restoration of modes."""
         self.train()
 
     def on_predict_start(self) -> None:
@@ -493,7 +500,7 @@ class LightningModule(DataHooks, HyperparametersMixin, nn.Module):
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Run backward from ``training_step`` when ``automatic_optimization`` is False."""
         if self._run is None:
-            loss.backward(*args, **kwargs)
+            loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]
         else:
             self._run.backward(loss, *args, **kwargs)
 
@@ -584,7 +591,9 @@ class LightningModule(DataHooks, HyperparametersMixin, nn.Module):
             DamagedCheckpointError: The file does not match its checksums.
             UnsafeCheckpointError: The file needs code to be rebuilt and ``trust`` is False.
         """
-        return load_module(cls, checkpoint_path, map_location=map_location, strict=strict, trust=trust, overrides=kwargs)
+        return load_module(
+            cls, checkpoint_path, map_location=map_location, strict=strict, trust=trust, overrides=kwargs
+        )
 
 
 def _not_attached() -> None:
@@ -592,8 +601,9 @@ def _not_attached() -> None:
     caller = frame.f_back.f_back if frame is not None and frame.f_back is not None else None
     where = f" (in {caller.f_code.co_name})" if caller is not None else ""
     warn(
-        "LY-L001",
-        f"You are trying to `self.log()` but the `self.trainer` reference is not registered on the model yet{where}. This is"
+        "LY-B001",
+        "You are trying to `self.log()` but the `self.trainer` reference is not registered on the model"
+        f" yet{where}. This is"
         " most likely because the model hasn't been passed to the `Trainer`",
         stacklevel=4,
     )

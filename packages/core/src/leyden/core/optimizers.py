@@ -14,8 +14,10 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from leyden.core.errors import MisconfigurationException, MisconfigurationValueError, warn
 
 _FORMS = (
-    "Unknown configuration for model optimizers. Output from `model.configure_optimizers()` should be one of: an `Optimizer`;"
-    " a list or tuple of them; a dict with 'optimizer' and perhaps 'lr_scheduler'; a list of such dicts; or ([optimizers], [schedulers])"
+    "Unknown configuration for model optimizers. Output from `model.configure_optimizers()` should be one of: an"
+    " `Optimizer`;"
+    " a list or tuple of them; a dict with 'optimizer' and perhaps 'lr_scheduler'; a list of such dicts; or"
+    " ([optimizers], [schedulers])"
 )
 
 
@@ -47,7 +49,9 @@ class LRSchedulerConfig:
                 f'The "interval" key in lr scheduler dict must be "step" or "epoch" but is {self.interval!r}.'
             )
         if not isinstance(self.frequency, int) or self.frequency < 1:
-            raise MisconfigurationValueError(f'The "frequency" of a lr scheduler must be an int of at least 1; got {self.frequency!r}.')
+            raise MisconfigurationValueError(
+                f'The "frequency" of a lr scheduler must be an int of at least 1; got {self.frequency!r}.'
+            )
 
 
 def configured(module: Any) -> tuple[list[Optimizer], list[LRSchedulerConfig]]:
@@ -110,11 +114,18 @@ def _scheduler(given: Any, monitor: str | None) -> LRSchedulerConfig:
         return given
     if isinstance(given, Mapping):
         if "scheduler" not in given:
-            raise MisconfigurationException(f'The lr scheduler dict must have the key "scheduler" with its item being an lr scheduler; got {given!r}.')
+            raise MisconfigurationException(
+                'The lr scheduler dict must have the key "scheduler" with its item being an lr scheduler; got'
+                f" {given!r}."
+            )
         known = {f.name for f in fields(LRSchedulerConfig)}
         extra = set(given) - known
         if extra:
-            warn("LY-O003", f"Found unsupported keys in the lr scheduler dict: {extra}. HINT: remove them from the output of `configure_optimizers`.")
+            warn(
+                "LY-O003",
+                f"Found unsupported keys in the lr scheduler dict: {extra}. HINT: remove them from the output of"
+                " `configure_optimizers`.",
+            )
         settings = {k: v for k, v in given.items() if k in known}
         settings.setdefault("reduce_on_plateau", isinstance(settings["scheduler"], ReduceLROnPlateau))
         if monitor is not None:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hyper-parameters as plain data, and back.
 
-A checkpoint may hold nothing that needs code to be rebuilt. Values with an obvious plain form (paths, enums, dataclasses,
-NumPy numbers) are stored in that form, and a side table notes what they were. Going back, the type is never taken from the
+A checkpoint may hold nothing that needs code to be rebuilt. Values with an obvious plain form (paths, enums,
+dataclasses,
+NumPy numbers) are stored in that form, and a side table notes what they were. Going back, the type is never taken
+from the
 file: it is one of a few fixed ones, or it stands in the annotations of the class that the caller chose.
 """
 

@@ -11,7 +11,8 @@ from typing import Any
 class Progress:
     """Counters of one fit.
 
-    Several count the same thing at different moments, because a hook may save in between: a batch is *processed* when its step
+    Several count the same thing at different moments, because a hook may save in between: a batch is *processed*
+    when its step
     is done, *reported* when its hooks and its log row are, *completed* when the validation that was due after it is.
 
     Attributes:

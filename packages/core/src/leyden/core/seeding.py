@@ -46,7 +46,10 @@ def seed_everything(seed: int | None = None, workers: bool = False, verbose: boo
                 seed = int(text)
             except ValueError:
                 seed = 0
-                warn("LY-S002", f"Invalid seed found in the environment variable PL_GLOBAL_SEED: {text!r}, seed set to 0.")
+                warn(
+                    "LY-S002",
+                    f"Invalid seed found in the environment variable PL_GLOBAL_SEED: {text!r}, seed set to 0.",
+                )
     seed = int(seed)
     if not 0 <= seed <= MAX_SEED:
         raise MisconfigurationValueError(f"seed must be between 0 and {MAX_SEED}; got {seed}.")
@@ -74,7 +77,7 @@ def collect_rng_state() -> dict[str, Any]:
         },
         "torch": torch.get_rng_state(),
     }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 

@@ -16,12 +16,12 @@ from leyden.core.data.source import Source, named_loaders
 from leyden.core.datamodule import DataHooks
 from leyden.core.hooks import HookTable
 from leyden.core.interfaces import LoggerLike
-from leyden.core.val_check import ValCheck
 from leyden.core.logbook.book import LogBook, Results
 from leyden.core.module import LightningModule
 from leyden.core.optimizers import LRSchedulerConfig
 from leyden.core.progress import Progress
 from leyden.core.signals import StopFlag
+from leyden.core.val_check import ValCheck
 
 if TYPE_CHECKING:
     from leyden.core.trainer.trainer import Trainer

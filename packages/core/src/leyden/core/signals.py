@@ -39,9 +39,8 @@ class StopFlag:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._before = {number: signal.getsignal(number) for number in CAUGHT}
-        for number in CAUGHT:
-            signal.signal(number, self._handle)
+        for caught in CAUGHT:
+            self._before[caught] = signal.signal(caught, self._handle)
         try:
             yield
         finally:

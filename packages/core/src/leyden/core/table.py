@@ -17,6 +17,9 @@ def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         loss | 0.5
     """
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (header, *rows)]
+    lines = [
+        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (header, *rows)
+    ]
     lines.insert(1, "-+-".join("-" * width for width in widths))
     return "\n".join(lines)

@@ -40,8 +40,10 @@ def make_val_check(interval: float | int, every_epochs: int | None, length: int 
     if isinstance(interval, int):
         if length is not None and interval > length and every_epochs is not None:
             raise MisconfigurationValueError(
-                f"`val_check_interval` ({interval}) must be less than or equal to the number of the training batches ({length}). If"
-                " you want to disable validation set `limit_val_batches` to 0.0 instead. If you want to validate based on the total"
+                f"`val_check_interval` ({interval}) must be less than or equal to the number of the training"
+                f" batches ({length}). If"
+                " you want to disable validation set `limit_val_batches` to 0.0 instead. If you want to validate"
+                " based on the total"
                 " training batches, set `check_val_every_n_epoch=None`."
             )
         return ValCheck(interval, every_epochs)
@@ -49,7 +51,8 @@ def make_val_check(interval: float | int, every_epochs: int | None, length: int 
         if interval == 1.0:
             return ValCheck(None, every_epochs)
         raise MisconfigurationException(
-            "When using an IterableDataset for `train_dataloader`, `Trainer(val_check_interval)` must be `1.0` or an int. An int k"
+            "When using an IterableDataset for `train_dataloader`, `Trainer(val_check_interval)` must be `1.0` or"
+            " an int. An int k"
             f" specifies checking validation every k training batches; got {interval}."
         )
     return ValCheck(max(1, int(length * interval)), every_epochs)

@@ -41,8 +41,8 @@ class EarlyStopping(Callback):
         check_finite: Whether a value that is infinite or not a number ends the training.
         stopping_threshold: End the training as soon as the value is better than this.
         divergence_threshold: End the training as soon as the value is worse than this.
-        check_on_train_epoch_end: Whether to check at the end of training epochs instead of after validation; None decides by
-            when validation runs.
+        check_on_train_epoch_end: Whether to check at the end of training epochs instead of after validation; None
+            decides by when validation runs.
         log_rank_zero_only: Whether only the first process prints.
 
     Raises:
@@ -156,22 +156,29 @@ class EarlyStopping(Callback):
         if self.check_finite and not torch.isfinite(current):
             return self._stop(
                 EarlyStoppingReason.NON_FINITE_METRIC,
-                f"Monitored metric {self.monitor} = {current} is not finite. Previous best value was {self.best_score:.3f}."
+                f"Monitored metric {self.monitor} = {current} is not finite. Previous best value was"
+                f" {self.best_score:.3f}."
                 " Signaling Trainer to stop.",
             )
         if self.stopping_threshold is not None and self._better(current, self.stopping_threshold):
             return self._stop(
                 EarlyStoppingReason.STOPPING_THRESHOLD,
-                f"Stopping threshold reached: {self.monitor} = {current} {sign} {self.stopping_threshold}. Signaling Trainer to stop.",
+                f"Stopping threshold reached: {self.monitor} = {current} {sign} {self.stopping_threshold}."
+                " Signaling Trainer to stop.",
             )
         if self.divergence_threshold is not None and self._better(-current, -self.divergence_threshold):
             return self._stop(
                 EarlyStoppingReason.DIVERGENCE_THRESHOLD,
-                f"Divergence threshold reached: {self.monitor} = {current} {sign} {self.divergence_threshold}. Signaling Trainer to stop.",
+                f"Divergence threshold reached: {self.monitor} = {current} {sign} {self.divergence_threshold}."
+                " Signaling Trainer to stop.",
             )
         if self._better(current - self.min_delta, self.best_score.to(current.device)):
             before, self.best_score, self.wait_count = self.best_score, current.detach().cpu(), 0
-            change = f" by {abs(float(before - self.best_score)):.3f} >= min_delta = {abs(self.min_delta)}" if torch.isfinite(before) else ""
+            change = (
+                f" by {abs(float(before - self.best_score)):.3f} >= min_delta = {abs(self.min_delta)}"
+                if torch.isfinite(before)
+                else ""
+            )
             return False, f"Metric {self.monitor} improved{change}. New best score: {self.best_score:.3f}"
         self.wait_count += 1
         if self.wait_count >= self.patience:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class ModelCheckpoint(Callback):
     """Saves the run at chosen moments and keeps the best files.
 
-    A file that is to go is deleted only after the new one stands. ``last.ckpt`` is a second name of the newest file, not a
-    copy. A run that a signal ends is saved where it is.
+    A file that is to go is deleted only after the new one stands. ``last.ckpt`` is a second name of the newest file,
+    not a copy. A run that a signal ends is saved where it is.
 
     Args:
         dirpath: Folder of the files; None for the folder ``checkpoints`` of the first logger's run.
@@ -43,8 +43,8 @@ class ModelCheckpoint(Callback):
         every_n_train_steps: Save every this many optimiser steps.
         train_time_interval: Save every this long.
         every_n_epochs: Save every this many epochs (1 if nothing else is asked for).
-        save_on_train_epoch_end: Whether epoch saves come at the end of training epochs instead of after validation; None
-            decides by when validation runs.
+        save_on_train_epoch_end: Whether epoch saves come at the end of training epochs instead of after validation;
+            None decides by when validation runs.
         enable_version_counter: Whether a name that is taken gets ``-v1`` instead of being replaced.
 
     Raises:
@@ -119,12 +119,14 @@ class ModelCheckpoint(Callback):
         chosen = [bool(self._every_n_train_steps), bool(self._every_n_epochs), self._train_time_interval is not None]
         if sum(chosen) > 1:
             raise MisconfigurationException(
-                f"Combination of parameters every_n_train_steps={self._every_n_train_steps}, every_n_epochs={self._every_n_epochs} and"
+                f"Combination of parameters every_n_train_steps={self._every_n_train_steps},"
+                f" every_n_epochs={self._every_n_epochs} and"
                 f" train_time_interval={self._train_time_interval} should be mutually exclusive."
             )
         if self.monitor is None and self.save_top_k not in (-1, 0, 1):
             raise MisconfigurationException(
-                f"ModelCheckpoint(save_top_k={self.save_top_k}, monitor=None) is not a valid configuration. No quantity for top_k to track."
+                f"ModelCheckpoint(save_top_k={self.save_top_k}, monitor=None) is not a valid configuration. No"
+                " quantity for top_k to track."
             )
 
     @property
@@ -186,7 +188,12 @@ class ModelCheckpoint(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save the run that a signal ends, and on request the one that an exception ends."""
-        if trainer.fast_dev_run or trainer.state.fn != TrainerFn.FITTING or trainer.global_step == 0 or self.dirpath is None:
+        if (
+            trainer.fast_dev_run
+            or trainer.state.fn != TrainerFn.FITTING
+            or trainer.global_step == 0
+            or self.dirpath is None
+        ):
             return
         if isinstance(exception, Interrupted):
             path = self._save_newest(trainer)
@@ -203,7 +210,12 @@ class ModelCheckpoint(Callback):
         if newest is None:
             return
         linked = last.exists() and last != newest and last.samefile(newest)
-        if not self.save_last and last != newest and last.exists() and file.read_record(last).get("run") == trainer._run_id:
+        if (
+            not self.save_last
+            and last != newest
+            and last.exists()
+            and file.read_record(last).get("run") == trainer._run_id
+        ):
             last.unlink()  # an earlier interruption left it; the run went on from it and is past it
             linked = False
         file.restamp(newest, finished=True)
@@ -228,7 +240,11 @@ class ModelCheckpoint(Callback):
         )
 
     def _save_epoch(self, trainer: Trainer) -> None:
-        if not self._skips(trainer) and self._every_n_epochs >= 1 and (trainer.current_epoch + 1) % self._every_n_epochs == 0:
+        if (
+            not self._skips(trainer)
+            and self._every_n_epochs >= 1
+            and (trainer.current_epoch + 1) % self._every_n_epochs == 0
+        ):
             self._save(trainer)
 
     # -- saving and keeping --------------------------------------------------------------------------------------------
@@ -263,7 +279,8 @@ class ModelCheckpoint(Callback):
         if score is None:
             known = sorted(k for k in values if k not in ("epoch", "step"))
             raise MisconfigurationException(
-                f"`ModelCheckpoint(monitor={self.monitor!r})` could not find the monitored key in the returned metrics: {known}."
+                f"`ModelCheckpoint(monitor={self.monitor!r})` could not find the monitored key in the returned"
+                f" metrics: {known}."
                 f" HINT: Did you call `log({self.monitor!r}, value)` in the `LightningModule`?"
             )
         if not self.check_monitor_top_k(trainer, score):
@@ -403,7 +420,8 @@ class ModelCheckpoint(Callback):
         if state_dict.get("dirpath", self.dirpath) != self.dirpath:
             warn(
                 "LY-C004",
-                f"The dirpath has changed from {state_dict.get('dirpath')!r} to {self.dirpath!r}, therefore `best_model_score`,"
+                f"The dirpath has changed from {state_dict.get('dirpath')!r} to {self.dirpath!r}, therefore"
+                " `best_model_score`,"
                 " `kth_best_model_path`, `kth_value`, `last_model_path` and `best_k_models` won't be reloaded. Only"
                 " `best_model_path` will be reloaded.",
             )

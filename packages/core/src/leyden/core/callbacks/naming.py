@@ -11,7 +11,13 @@ import torch
 
 
 def format_name(
-    pattern: str, values: Mapping[str, Any], *, prefix: str = "", insert_names: bool = True, join: str = "-", equals: str = "="
+    pattern: str,
+    values: Mapping[str, Any],
+    *,
+    prefix: str = "",
+    insert_names: bool = True,
+    join: str = "-",
+    equals: str = "=",
 ) -> str:
     """Fill a pattern such as ``"{epoch}-{val_loss:.2f}"``.
 

@@ -39,8 +39,8 @@ class ProgressBar(Callback):
 class TQDMProgressBar(ProgressBar):
     """A tqdm bar per training epoch and per evaluation.
 
-    The bar is drawn a few times a second, whatever the number of batches, since reading the numbers waits for the device.
-    Where the output is no terminal, each training epoch prints one line instead.
+    The bar is drawn a few times a second, whatever the number of batches, since reading the numbers waits for the
+    device. Where the output is no terminal, each training epoch prints one line instead.
 
     Args:
         refresh_rate: Batches between two looks at the clock; 0 shows nothing.

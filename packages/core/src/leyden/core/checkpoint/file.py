@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One checkpoint file: durable when it is written, verified when it is read, and never a way to run code.
 
-The file is a torch zip of tensors and plain data, so `torch.load(path, weights_only=True)` reads it anywhere. One more entry,
-``leyden.json``, says what the file is (run, step, score, ...) and is read without touching the tensors. Every entry carries a
-CRC, which loading verifies.
+The file is a torch zip of tensors and plain data, so `torch.load(path, weights_only=True)` reads it anywhere. One
+more entry,
+``leyden.json``, says what the file is (run, step, score, ...) and is read without touching the tensors. Every entry
+carries a CRC, which loading verifies.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def _refuse_objects(value: Any, where: str) -> None:
             _refuse_objects(item, f"{where}[{index}]")
     else:
         raise CheckpointError(
-            f"{where} is a {kind.__module__}.{kind.__qualname__}, which only code could rebuild from a file. A checkpoint holds"
+            f"{where} is a {kind.__module__}.{kind.__qualname__}, which only code could rebuild from a file. A"
+            " checkpoint holds"
             " tensors and plain data (numbers, texts, lists, tuples, dicts, sets): convert it in `state_dict` or"
             " `on_save_checkpoint`."
         )
@@ -104,8 +106,8 @@ def save(path: Path, state: dict[str, Any], record: Mapping[str, Any]) -> None:
         record: What the file is, as JSON data.
 
     Raises:
-        CheckpointError: Something in ``state`` is no plain data, or the file can not be written. What stood there before
-            is untouched.
+        CheckpointError: Something in ``state`` is no plain data, or the file can not be written. What stood there
+            before is untouched.
     """
     _refuse_objects(state, "checkpoint")
     temporary = temporary_name(path)
@@ -119,7 +121,9 @@ def save(path: Path, state: dict[str, Any], record: Mapping[str, Any]) -> None:
         sync_folder(path.parent)
     except (OSError, RuntimeError, pickle.PicklingError) as error:
         temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"could not save the checkpoint {path}: {error}. Files saved earlier are untouched.") from error
+        raise CheckpointError(
+            f"could not save the checkpoint {path}: {error}. Files saved earlier are untouched."
+        ) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -200,7 +204,9 @@ def verify(path: Path) -> None:
         what = "it is empty" if size == 0 else f"it is truncated or no checkpoint ({error})"
         raise DamagedCheckpointError(f"the checkpoint {path} ({size} bytes) is damaged: {what}.") from error
     if bad is not None:
-        raise DamagedCheckpointError(f"the checkpoint {path} ({size} bytes) is damaged: entry {bad!r} fails its checksum.")
+        raise DamagedCheckpointError(
+            f"the checkpoint {path} ({size} bytes) is damaged: entry {bad!r} fails its checksum."
+        )
 
 
 def load(path: Path, map_location: Any = None, *, trust: bool = False) -> dict[str, Any]:

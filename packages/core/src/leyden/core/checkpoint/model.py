@@ -49,11 +49,16 @@ def arguments_for(cls: type, checkpoint: dict[str, Any], overrides: dict[str, An
         arguments |= {k: v for k, v in overrides.items() if k in parameters}
     else:
         arguments = {k: v for k, v in {**stored, **overrides}.items() if takes_any or k in parameters}
-    missing = [n for n in omitted if n not in arguments and n in parameters and parameters[n].default is inspect.Parameter.empty]
+    missing = [
+        n
+        for n in omitted
+        if n not in arguments and n in parameters and parameters[n].default is inspect.Parameter.empty
+    ]
     if missing:
         name = missing[0]
         raise CheckpointError(
-            f"{path} does not hold the hyper-parameter {name!r}: it was a {omitted[name]}, which has no plain form. Pass it:"
+            f"{path} does not hold the hyper-parameter {name!r}: it was a {omitted[name]}, which has no plain form."
+            " Pass it:"
             f" {cls.__name__}.load_from_checkpoint(path, {name}=...)."
         )
     return arguments

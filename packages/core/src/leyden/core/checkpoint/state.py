@@ -40,7 +40,11 @@ def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
         "state_dict": module.state_dict(),
         "loops": loops,
     }
-    own: dict[str, Any] = {"format": FORMAT, "version": importlib.metadata.version("leyden-core"), "progress": p.state_dict()}
+    own: dict[str, Any] = {
+        "format": FORMAT,
+        "version": importlib.metadata.version("leyden-core"),
+        "progress": p.state_dict(),
+    }
     if not weights_only:
         checkpoint["callbacks"] = _callback_states(s)
         checkpoint["optimizer_states"] = [o.state_dict() for o in s.optimizers]
@@ -130,7 +134,8 @@ def restore_model(s: Session, checkpoint: dict[str, Any]) -> None:
         module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
     except RuntimeError as error:
         raise CheckpointError(
-            f"the checkpoint does not fit {type(module).__name__}: {error}\nSet `strict_loading = False` on the module to load what fits."
+            f"the checkpoint does not fit {type(module).__name__}: {error}\nSet `strict_loading = False` on the"
+            " module to load what fits."
         ) from error
     name = type(s.datamodule).__qualname__
     if s.datamodule is not None and name in checkpoint:
@@ -144,7 +149,8 @@ def restore_callbacks(s: Session, checkpoint: dict[str, Any]) -> None:
     if missing:
         warn(
             "LY-C001",
-            "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided during `Trainer`"
+            "Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need to be provided"
+            " during `Trainer`"
             f" instantiation. Please add the following callbacks: {sorted(missing)}.",
         )
     for callback in s.callbacks:
@@ -179,7 +185,9 @@ def restore_training(s: Session, checkpoint: dict[str, Any]) -> None:
     restore_progress(s, checkpoint)
     states = checkpoint["optimizer_states"]
     if len(states) != len(s.optimizers):
-        raise CheckpointError(f"the checkpoint holds {len(states)} optimizers, `configure_optimizers` returned {len(s.optimizers)}.")
+        raise CheckpointError(
+            f"the checkpoint holds {len(states)} optimizers, `configure_optimizers` returned {len(s.optimizers)}."
+        )
     for optimizer, state in zip(s.optimizers, states, strict=True):
         optimizer.load_state_dict(state)
     for config, state in zip(s.schedulers, checkpoint["lr_schedulers"], strict=False):
@@ -200,5 +208,7 @@ def _say_what_changed(env: dict[str, Any] | None, s: Session) -> None:
     now = {"threads": torch.get_num_threads(), "torch": str(torch.__version__), "device": s.device.type}
     changed = [f"{k} was {env[k]}, is {v}" for k, v in now.items() if env is not None and env.get(k) != v]
     if changed:
-        warn("LY-C002", f"the run goes on, but not to the same bits as on the machine that saved it: {'; '.join(changed)}.")
-
+        warn(
+            "LY-C002",
+            f"the run goes on, but not to the same bits as on the machine that saved it: {'; '.join(changed)}.",
+        )

@@ -96,7 +96,7 @@ def find_auto(folders: Iterable[Path], module: nn.Module, say: Callable[[str], N
 
 
 def link(target: Path, name: Path) -> None:
-    """Make ``name`` a second name of ``target``, by rename: a hard link, or a relative symbolic one where there are none."""
+    """Make ``name`` a second name of ``target``, by rename: a hard link, or a symbolic one where there are none."""
     temporary = file.temporary_name(name)
     temporary.unlink(missing_ok=True)
     try:

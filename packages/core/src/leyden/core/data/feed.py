@@ -14,7 +14,11 @@ from leyden.core.errors import MisconfigurationException
 
 def sized_length(loader: Any) -> int | None:
     """Return the number of batches of a loader, or None if it does not say or can not be trusted."""
-    if isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset) and not hasattr(loader.dataset, "__len__"):
+    if (
+        isinstance(loader, DataLoader)
+        and isinstance(loader.dataset, IterableDataset)
+        and not hasattr(loader.dataset, "__len__")
+    ):
         return None
     try:
         return len(loader)
@@ -39,12 +43,14 @@ def limited(length: int | None, limit: float | int, flag: str) -> int | None:
         return 0 if limit == 0.0 else length
     if length is None:
         raise MisconfigurationException(
-            f"When using an `IterableDataset` or a loader without a length, `Trainer({flag})` must be `1.0` or an int; got {limit}."
+            f"When using an `IterableDataset` or a loader without a length, `Trainer({flag})` must be `1.0` or an"
+            f" int; got {limit}."
         )
     count = int(length * limit)
     if count == 0 and length > 0:
         raise MisconfigurationException(
-            f"You requested to check {limit} of the dataloader but {limit} * {length} < 1. Please increase the `{flag}` argument."
+            f"You requested to check {limit} of the dataloader but {limit} * {length} < 1. Please increase the"
+            f" `{flag}` argument."
             f" Try at least `{flag}={1 / length}`"
         )
     return count
@@ -89,8 +95,10 @@ class Feed:
         self.is_last = False
         if self.length is not None and self.length <= position:
             return iter(())
-        return self._sized(self.order.iterate(position, start), position) if self.sized else self._ahead(
-            self.order.iterate(position, start), position
+        return (
+            self._sized(self.order.iterate(position, start), position)
+            if self.sized
+            else self._ahead(self.order.iterate(position, start), position)
         )
 
     def _sized(self, source: Iterator[Any], position: int) -> Iterator[Any]:

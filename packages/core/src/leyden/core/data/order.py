@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The order of a loader's data: recorded where the sampler starts, replayed by position.
 
-A sampler's order is a function of the random state at the moment its iteration begins. That state is recorded; to go on in
-the middle, it is set again, the sampler runs to the position (indices only, no data is read), and every generator is put back.
+A sampler's order is a function of the random state at the moment its iteration begins. That state is recorded; to go
+on in
+the middle, it is set again, the sampler runs to the position (indices only, no data is read), and every generator is
+put back.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class _Recorded(BatchSampler):
 class Order:
     """The order of one loader over one epoch.
 
-    A map-style `torch.utils.data.DataLoader` is observed at its sampler; any other iterable is replayed by going through it.
+    A map-style `torch.utils.data.DataLoader` is observed at its sampler; any other iterable is replayed by going
+    through it.
 
     Args:
         loader: What is iterated over.

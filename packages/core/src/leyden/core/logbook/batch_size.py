@@ -59,14 +59,15 @@ class BatchSize:
         sizes = list(_tensors(batch))
         if not sizes:
             raise MisconfigurationException(
-                "We could not infer the batch_size from the batch. Either simplify its structure or provide the batch_size as"
+                "We could not infer the batch_size from the batch. Either simplify its structure or provide the"
+                " batch_size as"
                 " `self.log(..., batch_size=batch_size)`."
             )
         self._path, size = sizes[0]
         if any(other != size for _, other in sizes):
             where = "".join(f"[{key!r}]" for key in self._path)
             warn(
-                "LY-L002",
+                "LY-B002",
                 "Trying to infer the `batch_size` from an ambiguous collection. The batch size we found is"
                 f" {size} (batch{where}). To avoid any miscalculations, use `self.log(..., batch_size=batch_size)`.",
                 PossibleUserWarning,

@@ -71,7 +71,8 @@ class Results:
 class LogBook:
     """Everything that is logged during a run.
 
-    A call of `self.log` finds its slot by the running hook and the name and appends to it. At a boundary the slots become
+    A call of `self.log` finds its slot by the running hook and the name and appends to it. At a boundary the slots
+    become
     values: ``callback_metrics`` for monitors, a row for the loggers, numbers for the progress bar.
 
     Args:
@@ -134,10 +135,16 @@ class LogBook:
             slot = self._slot(name, value, flags, attribute)
             if slot is None:
                 return
-        if not (isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point()) and slot.reduce != "metric":
+        if (
+            not (isinstance(value, Tensor) and value.numel() == 1 and value.is_floating_point())
+            and slot.reduce != "metric"
+        ):
             check_value(name, value)
         if slot.weighted:
-            slot.add(value, batch_size if batch_size is not None else self._sizes.of(self.batch) if self.batch is not None else 1)
+            slot.add(
+                value,
+                batch_size if batch_size is not None else self._sizes.of(self.batch) if self.batch is not None else 1,
+            )
         else:
             slot.add(value, 1)
 
@@ -150,7 +157,8 @@ class LogBook:
             resolve(None if hook is None else hook, None, None)
         if results is None:
             raise MisconfigurationException(
-                "You are trying to `self.log()` but the loop's result collection is not registered yet. This is most likely"
+                "You are trying to `self.log()` but the loop's result collection is not registered yet. This is"
+                " most likely"
                 " because you are trying to log in a `predict` hook, but it doesn't support logging"
             )
         on_step, on_epoch = resolve(hook, flags[ON_STEP], flags[ON_EPOCH])
@@ -159,7 +167,8 @@ class LogBook:
             raise MisconfigurationException(f"`self.log` takes a str as the name of a value; got {name!r}.")
         if "/dataloader_idx_" in name:
             raise MisconfigurationException(
-                f"You called `self.log` with the key `{name}` but it should not contain information like `/dataloader_idx_`"
+                f"You called `self.log` with the key `{name}` but it should not contain information like"
+                " `/dataloader_idx_`"
             )
         known = results.tables.get(hook, {}).get(name)
         if known is not None and known.flags is None:
@@ -188,7 +197,8 @@ class LogBook:
             return
         if not any(m is metric for m in module.modules()):
             raise MisconfigurationException(
-                f"Could not find the `LightningModule` attribute for the metric logged as {name!r}. You can fix this by setting"
+                f"Could not find the `LightningModule` attribute for the metric logged as {name!r}. You can fix"
+                " this by setting"
                 " an attribute for the metric in your `LightningModule`."
             )
 

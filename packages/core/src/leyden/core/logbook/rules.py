@@ -64,12 +64,14 @@ def resolve(hook: str | None, on_step: bool | None, on_epoch: bool | None) -> tu
     """
     if hook is None:
         raise MisconfigurationException(
-            "You are trying to `self.log()` but it is not managed by the `Trainer` control flow: log inside a hook or step."
+            "You are trying to `self.log()` but it is not managed by the `Trainer` control flow: log inside a hook"
+            " or step."
         )
     rule = _RULES.get(hook)
     if rule is None:
         raise MisconfigurationException(
-            f"You can't `self.log()` inside `{hook}`. Hooks that log are the steps, their batch hooks, and the start and end of"
+            f"You can't `self.log()` inside `{hook}`. Hooks that log are the steps, their batch hooks, and the"
+            " start and end of"
             " epochs in training, validation and test."
         )
     step = rule.on_step if on_step is None else on_step

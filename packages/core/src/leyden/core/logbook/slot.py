@@ -50,11 +50,22 @@ class Routing:
 class Slot:
     """The values logged under one name in one hook.
 
-    Adding a value costs a detached copy and two list appends: values are stacked and folded a block at a time, and nothing
-    waits for the device.
+    Adding a value costs a detached copy and two list appends: values are stacked and folded a block at a time, and
+    nothing waits for the device.
     """
 
-    __slots__ = ("_count", "_total", "_values", "_weights", "flags", "keeps_graph", "last", "reduce", "routing", "weighted")
+    __slots__ = (
+        "_count",
+        "_total",
+        "_values",
+        "_weights",
+        "flags",
+        "keeps_graph",
+        "last",
+        "reduce",
+        "routing",
+        "weighted",
+    )
 
     def __init__(self, routing: Routing, flags: Flags | None, reduce: str) -> None:
         self.routing, self.flags, self.reduce = routing, flags, reduce
@@ -98,7 +109,10 @@ class Slot:
         if len(tensors) == len(values):
             stacked = torch.stack([t.to(device) for t in tensors]).to(wide)
         else:
-            parts = [v.to(device, wide) if isinstance(v, Tensor) else torch.tensor(v, dtype=wide, device=device) for v in values]
+            parts = [
+                v.to(device, wide) if isinstance(v, Tensor) else torch.tensor(v, dtype=wide, device=device)
+                for v in values
+            ]
             stacked = torch.stack(parts)
         if self.reduce == "mean":
             first = weights[0]
@@ -174,7 +188,8 @@ class MetricSlot:
         """Note that the metric was logged; it keeps its own state."""
         if value is not self.metric:
             raise MisconfigurationException(
-                f"You called `self.log({self.routing.name!r}, ...)` twice in one hook with different metrics: give each a name."
+                f"You called `self.log({self.routing.name!r}, ...)` twice in one hook with different metrics: give"
+                " each a name."
             )
         self._seen = True
 
@@ -234,7 +249,8 @@ def reduction(reduce_fx: str | Callable[..., Any]) -> str:
     found = _REDUCTIONS.get(reduce_fx.lower() if isinstance(reduce_fx, str) else reduce_fx)
     if found is None:
         raise MisconfigurationException(
-            "Only `self.log(..., reduce_fx={min,max,mean,sum})` are supported. If you need a custom reduction, please log a"
+            "Only `self.log(..., reduce_fx={min,max,mean,sum})` are supported. If you need a custom reduction,"
+            " please log a"
             f" metric object instead. Found: {reduce_fx}"
         )
     return found
@@ -254,11 +270,14 @@ def check_value(name: str, value: Any) -> None:
             )
         if not torch.is_floating_point(value):
             warn(
-                "LY-L003",
+                "LY-B003",
                 f"You called `self.log({name!r}, ...)` in your module but the value needs to be floating to be reduced."
-                " Converting it to torch.float32. You can silence this warning by converting the value to floating point yourself.",
+                " Converting it to torch.float32. You can silence this warning by converting the value to floating"
+                " point yourself.",
             )
     elif isinstance(value, dict):
         raise ValueError(f"`self.log({name}, {value})` was called, but nested dictionaries cannot be logged")
     elif isinstance(value, str) or not hasattr(value, "__float__"):
-        raise ValueError(f"`self.log({name}, {value})` was called, but `{type(value).__name__}` values cannot be logged")
+        raise ValueError(
+            f"`self.log({name}, {value})` was called, but `{type(value).__name__}` values cannot be logged"
+        )

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import yaml
 from torch import Tensor
 
-from leyden.core.errors import LeydenError, MisconfigurationTypeError, NotYetSupported, warn
+from leyden.core.errors import LoggerError, MisconfigurationTypeError, NotYetSupported, warn
 from leyden.core.interfaces import RunStatus
 from leyden.core.loggers.logger import Logger
 from leyden.core.loggers.plaindata import plain
@@ -124,7 +124,7 @@ class FileLogger(Logger):
 
         Raises:
             MisconfigurationException: If a name or value is not of that kind; the message names it.
-            LeydenError: If the folder or an earlier row could not be written.
+            LoggerError: If the folder or an earlier row could not be written.
         """
         self._put(row_of_metrics(metrics, self._last_step + 1 if step is None else step))
 
@@ -138,7 +138,7 @@ class FileLogger(Logger):
 
         Raises:
             MisconfigurationValueError: If there is not one value per name.
-            LeydenError: If the folder or an earlier row could not be written.
+            LoggerError: If the folder or an earlier row could not be written.
         """
         self._put(row_of_stack(names, stacked, steps))
 
@@ -166,7 +166,7 @@ class FileLogger(Logger):
         """Write every row that waits.
 
         Raises:
-            LeydenError: If that fails.
+            LoggerError: If that fails.
         """
         if self._writer is not None:
             self._writer.flush()
@@ -178,7 +178,7 @@ class FileLogger(Logger):
             status: The run's outcome.
 
         Raises:
-            LeydenError: If the rows could not be written.
+            LoggerError: If the rows could not be written.
         """
         if self._writer is not None:
             self._writer.close()
@@ -204,7 +204,7 @@ class FileLogger(Logger):
         """Return the identity of the run after writing every row that waits; empty if nothing was written yet.
 
         Raises:
-            LeydenError: If the rows could not be written.
+            LoggerError: If the rows could not be written.
         """
         self.save()
         if self._restored:
@@ -225,7 +225,7 @@ class FileLogger(Logger):
             state: What `state_dict` returned.
 
         Raises:
-            LeydenError: If the files could not be read or cut.
+            LoggerError: If the files could not be read or cut.
         """
         if not state or (self._given and self._version != state["version"]):
             return
@@ -309,7 +309,7 @@ class FileLogger(Logger):
         try:
             yield
         except OSError as error:
-            raise LeydenError(f"{type(self).__name__} {failed} {self.log_dir}: {error}") from error
+            raise LoggerError(f"{type(self).__name__} {failed} {self.log_dir}: {error}") from error
 
 
 def write_yaml(path: Path, data: Any) -> None:

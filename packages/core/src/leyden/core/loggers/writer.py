@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from functools import cache
 from typing import Any, Protocol
 
-from leyden.core.errors import LeydenError
+from leyden.core.errors import LoggerError
 
 # What a writer keeps while it can not write: about a day of rows, tens of megabytes.
 LIMIT = 100_000
@@ -96,7 +96,7 @@ class BackgroundWriter:
             item: What ``write`` will get.
 
         Raises:
-            LeydenError: Once per outage, if the thread could not write. The item is kept all the same.
+            LoggerError: Once per outage, if the thread could not write. The item is kept all the same.
         """
         pump = self._pump
         if pump.pid != os.getpid():
@@ -113,7 +113,7 @@ class BackgroundWriter:
         """Write everything now, in the calling thread.
 
         Raises:
-            LeydenError: If that fails.
+            LoggerError: If that fails.
         """
         if self.writes:
             self._pump.drain()
@@ -123,7 +123,7 @@ class BackgroundWriter:
         """Write everything and end the thread. The next `put` starts another.
 
         Raises:
-            LeydenError: If the rest could not be written.
+            LoggerError: If the rest could not be written.
         """
         self._pump.stop()
 
@@ -219,7 +219,7 @@ class _Pump:
         lost = f"; {dropped} rows were lost" if dropped else ""
         kept = len(self.pending) + len(self.queue)
         waiting = f"; {kept} rows wait and are written as soon as this works again" if self.failing else ""
-        raise LeydenError(f"could not write to {self.target}: {error!r}{lost}{waiting}") from error
+        raise LoggerError(f"could not write to {self.target}: {error!r}{lost}{waiting}") from error
 
     def _count_dropped(self, count: int, cause: Exception) -> None:
         if self.dropped == 0:

@@ -54,7 +54,9 @@ def evaluate(
     """
     for feed in feeds:
         if feed.sized and len(feed.loader) == 0:  # type: ignore[arg-type]
-            raise MisconfigurationException(f"a {stage} dataloader ({type(feed.loader).__name__}) has length 0: it yields no batch.")
+            raise MisconfigurationException(
+                f"a {stage} dataloader ({type(feed.loader).__name__}) has length 0: it yields no batch."
+            )
     module, hooks = s.module, s.hooks
     results = Results(loaders=len(feeds))
     modes = modes_of(module)
@@ -141,7 +143,8 @@ def evaluation_step(s: Session, name: str, several: bool) -> Callable[[Any, int,
     if several:
         if not takes(method, "dataloader_idx", 2):
             raise MisconfigurationException(
-                f"You provided multiple dataloaders, but no `dataloader_idx` argument in `{type(s.module).__name__}.{name}()`. Try"
+                "You provided multiple dataloaders, but no `dataloader_idx` argument in"
+                f" `{type(s.module).__name__}.{name}()`. Try"
                 " adding `dataloader_idx=0` to its signature."
             )
         if with_batch:

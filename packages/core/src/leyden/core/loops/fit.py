@@ -108,7 +108,8 @@ def run_batches(s: Session, resumed: dict[str, Any] | None) -> None:
 def nothing_to_train(loader: Any) -> MisconfigurationException:
     """Return the error for training data without a single batch."""
     return MisconfigurationException(
-        f"the train dataloader ({type(loader).__name__}) yields no batch: check the data set's length, `drop_last` and the sampler."
+        f"the train dataloader ({type(loader).__name__}) yields no batch: check the data set's length, `drop_last`"
+        " and the sampler."
     )
 
 
@@ -157,14 +158,15 @@ def validate(s: Session, closes: bool = True) -> None:
 def sanity_check(s: Session) -> None:
     """Run a few validation batches before training, and forget them: an error in validation shows at once."""
     limit = s.flags.num_sanity_val_steps
-    if s.val_feeds is None or limit == 0:
+    if s.val_source is None or limit == 0:
         return
     take = 1.0 if limit == -1 else limit
-    feeds = [Feed(f.loader, take, "num_sanity_val_steps", f.prepare, f.name) for f in s.val_feeds]
     state = s.trainer.state
     before, state.stage = state.stage, RunningStage.SANITY_CHECKING
     with isolate_rng():
         s.hooks.call("on_sanity_check_start")
+        s.make_val_feeds()
+        feeds = [Feed(f.loader, take, "num_sanity_val_steps", f.prepare, f.name) for f in s.val_feeds or ()]
         evaluate(s, "validation", feeds, log=False)
         s.hooks.call("on_sanity_check_end")
     state.stage = before

@@ -28,7 +28,8 @@ def update_schedulers(s: Session, interval: str, *, plateau: bool) -> None:
             metric = values.get(config.monitor)
             if metric is None:
                 message = (
-                    f"ReduceLROnPlateau conditioned on metric {config.monitor} which is not available. Available metrics are:"
+                    f"ReduceLROnPlateau conditioned on metric {config.monitor} which is not available. Available"
+                    " metrics are:"
                     f" {sorted(values)}. Condition can be set using `monitor` key in lr scheduler dict"
                 )
                 if config.strict:

@@ -32,15 +32,19 @@ def loss_of(output: Any) -> Tensor | None:
     if isinstance(output, Mapping):
         if "loss" not in output:
             raise MisconfigurationException(
-                "In automatic_optimization, when `training_step` returns a dict, the 'loss' key needs to be present; got the"
+                "In automatic_optimization, when `training_step` returns a dict, the 'loss' key needs to be"
+                " present; got the"
                 f" keys {sorted(map(str, output))}."
             )
         loss = output["loss"]
         if loss is None or isinstance(loss, Tensor):
             return loss
-        raise MisconfigurationException(f"the 'loss' that `training_step` returned must be a tensor; got {type(loss).__name__}: {loss!r}.")
+        raise MisconfigurationException(
+            f"the 'loss' that `training_step` returned must be a tensor; got {type(loss).__name__}: {loss!r}."
+        )
     raise MisconfigurationException(
-        "In automatic optimization, `training_step` must return a Tensor, a dict, or None (where the step will be skipped); got"
+        "In automatic optimization, `training_step` must return a Tensor, a dict, or None (where the step will be"
+        " skipped); got"
         f" {type(output).__name__}: {output!r}."
     )
 
@@ -75,7 +79,8 @@ def manual_step(s: Session) -> StepFunction:
         book.hook = None
         if output is not None and not isinstance(output, (Tensor, Mapping)):
             raise MisconfigurationException(
-                "In manual optimization, `training_step` must either return a Tensor or have no return, or return a dict; got"
+                "In manual optimization, `training_step` must either return a Tensor or have no return, or return a"
+                " dict; got"
                 f" {type(output).__name__}: {output!r}."
             )
         return output
@@ -84,8 +89,7 @@ def manual_step(s: Session) -> StepFunction:
 
 
 def automatic_step(s: Session) -> StepFunction:
-    """Return the step of automatic optimisation, with everything looked up that does not change within an epoch.
-    """
+    """Return the step of automatic optimisation, with everything looked up that does not change within an epoch."""
     if not s.optimizers:
         return _without_optimizer(s)
     optimizer, module = s.optimizers[0], s.module
@@ -138,7 +142,7 @@ def _forward_and_backward(s: Session) -> Callable[[Any, int, int, bool], tuple[T
         if table["on_before_backward"]:
             hooks.call("on_before_backward", scaled)
         if own_backward is None:
-            scaled.backward()
+            scaled.backward()  # type: ignore[no-untyped-call]
         else:
             own_backward(scaled)
         if table["on_after_backward"]:

@@ -35,7 +35,9 @@ def resolve(s: Session, given: str | os.PathLike[str] | None) -> Path | None:
         return _last(s)
     path = Path(given)
     if not path.exists():
-        raise CheckpointNotFoundError(f"Checkpoint file not found: {path}. Use ckpt_path='auto' to go on from the newest valid one.")
+        raise CheckpointNotFoundError(
+            f"Checkpoint file not found: {path}. Use ckpt_path='auto' to go on from the newest valid one."
+        )
     return path
 
 
@@ -76,10 +78,16 @@ def _best(s: Session) -> Path:
                 return Path(callback.best_model_path)
             break
     else:
-        raise MisconfigurationException('`ckpt_path="best"` is set but there is no `ModelCheckpoint` among the callbacks.')
+        raise MisconfigurationException(
+            '`ckpt_path="best"` is set but there is no `ModelCheckpoint` among the callbacks.'
+        )
     if s.flags.fast_dev_run:
-        raise MisconfigurationException('`ckpt_path="best"` cannot be used with `fast_dev_run=True`: it saves no checkpoints.')
-    raise CheckpointError('`ckpt_path="best"` is set but `ModelCheckpoint` is not configured to save the best model or saved none yet.')
+        raise MisconfigurationException(
+            '`ckpt_path="best"` cannot be used with `fast_dev_run=True`: it saves no checkpoints.'
+        )
+    raise CheckpointError(
+        '`ckpt_path="best"` is set but `ModelCheckpoint` is not configured to save the best model or saved none yet.'
+    )
 
 
 def _last(s: Session) -> Path | None:
@@ -94,6 +102,9 @@ def _last(s: Session) -> Path | None:
             entries, _ = scan(folder)
             found += [(e.record.get("time", 0.0), e.path) for e in entries if not names[0].exists()]
     if not found:
-        warn("LY-C003", '.fit(ckpt_path="last") is set, but there is no last checkpoint available. No checkpoint will be loaded.')
+        warn(
+            "LY-C003",
+            '.fit(ckpt_path="last") is set, but there is no last checkpoint available. No checkpoint will be loaded.',
+        )
         return None
     return max(found)[1]

@@ -27,7 +27,10 @@ from leyden.core.trainer.resume import resolve
 from leyden.core.val_check import make_val_check
 
 _STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_step"}
-_EXPECTS = "Lightning `Trainer` expects as minimum `training_step()`, `train_dataloader()` and `configure_optimizers()` to be defined."
+_EXPECTS = (
+    "Lightning `Trainer` expects as minimum `training_step()`, `train_dataloader()` and `configure_optimizers()` to be"
+    " defined."
+)
 
 
 def run(s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any, **options: Any) -> Any:
@@ -49,6 +52,8 @@ def run(s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any, **op
             validate_configuration(s, fn, loaders)
             prepare_data(s)
             path = resolve(s, ckpt_path)
+            for logger in s.loggers:
+                _ = logger.version  # all choose before one of them makes the folder of a version
             begun = True
             setup(s, fn)
             checkpoint = file.load(path, "cpu") if path is not None else None
@@ -105,7 +110,9 @@ def validate_configuration(s: Session, fn: TrainerFn, loaders: dict[str, Any]) -
             if not overrides(module, method, LightningModule):
                 raise MisconfigurationException(f"No `{method}()` method defined in {name}. {_EXPECTS}")
         if not s.source("train", loaders.get("train")).defined:
-            raise MisconfigurationException(f"No `train_dataloader()` method defined and no `train_dataloaders` given. {_EXPECTS}")
+            raise MisconfigurationException(
+                f"No `train_dataloader()` method defined and no `train_dataloaders` given. {_EXPECTS}"
+            )
         has_loader = s.source("val", loaders.get("val")).defined
         has_step = overrides(module, "validation_step", LightningModule)
         if has_loader and not has_step:
@@ -129,7 +136,9 @@ def validate_configuration(s: Session, fn: TrainerFn, loaders: dict[str, Any]) -
             raise MisconfigurationException(f"`Trainer.predict` requires `forward` or `predict_step` in {name} to run.")
     kind = "val" if fn == TrainerFn.VALIDATING else str(fn)
     if not s.source(kind, loaders.get(kind)).defined:
-        raise MisconfigurationException(f"No `{kind}_dataloader()` method defined to run `Trainer.{fn}`, and no `dataloaders` given.")
+        raise MisconfigurationException(
+            f"No `{kind}_dataloader()` method defined to run `Trainer.{fn}`, and no `dataloaders` given."
+        )
 
 
 def prepare_data(s: Session) -> None:
@@ -160,8 +169,10 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
     s.optimizers, s.schedulers = s.hooks.scoped("configure_optimizers", lambda: configured(module))()
     if len(s.optimizers) > 1 and module.automatic_optimization:
         raise MisconfigurationException(
-            "Training with multiple optimizers is only supported with manual optimization. Remove the `optimizer_idx` argument from"
-            " `training_step`, set `self.automatic_optimization = False` and access your optimizers in `training_step` with"
+            "Training with multiple optimizers is only supported with manual optimization. Remove the"
+            " `optimizer_idx` argument from"
+            " `training_step`, set `self.automatic_optimization = False` and access your optimizers in"
+            " `training_step` with"
             " `opt1, opt2, ... = self.optimizers()`."
         )
     if s.flags.gradient_clip_val is not None and not module.automatic_optimization:
@@ -179,8 +190,7 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
     validates = overrides(module, "validation_step", LightningModule) and s.flags.limit_val_batches != 0
     source = s.source("val", loaders.get("val"))
     s.val_source = source if source.defined and validates else None
-    if s.val_source is not None and s.flags.num_sanity_val_steps != 0 and checkpoint is None:
-        s.make_val_feeds()
+    if checkpoint is None:
         sanity_check(s)
     loader = s.source("train", loaders.get("train")).load()
     s.train_feed = Feed(loader, s.flags.limit_train_batches, "limit_train_batches", s.preparation(0))
@@ -188,7 +198,10 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
     if s.train_feed.sized and len(loader) == 0 and s.flags.limit_train_batches != 0:
         raise nothing_to_train(loader)
     if s.val_source is not None:
-        s.val_check = make_val_check(s.flags.val_check_interval, s.flags.check_val_every_n_epoch, s.train_feed.length)
+        every = s.flags.check_val_every_n_epoch
+        s.val_check = make_val_check(s.flags.val_check_interval, every, s.train_feed.length)
+        if s.val_feeds is None and (every is None or (s.progress.epoch + 1) % every == 0):
+            s.make_val_feeds()
 
 
 def log_configuration(s: Session) -> None:

@@ -22,7 +22,7 @@ from leyden.core.datamodule import LightningDataModule
 from leyden.core.errors import WARNED, MisconfigurationException, MisconfigurationTypeError
 from leyden.core.flags import Flags
 from leyden.core.interfaces import LoggerLike
-from leyden.core.loggers.choice import default_logger
+from leyden.core.loggers.choice import default_logger, find_logger
 from leyden.core.loggers.dummy import DummyLogger
 from leyden.core.loops.optimizer import LightningOptimizer
 from leyden.core.module import LightningModule
@@ -43,7 +43,8 @@ class Trainer:
         devices: How many devices; this version uses one.
         num_nodes: How many machines; this version uses one.
         precision: Number format; this version has ``"32-true"``.
-        logger: True for TensorBoard if it is installed and CSV files otherwise, False for none, a logger, or several.
+        logger: True for TensorBoard if it is installed and CSV files otherwise, False for none, a logger, its short
+            name such as ``"csv"``, or several.
         callbacks: One callback or several.
         fast_dev_run: Run n batches of everything (True: one) to try the code; nothing is logged or saved.
         max_epochs: Epochs to train; -1 for no limit, None for 1000 unless ``max_steps`` is given.
@@ -61,7 +62,8 @@ class Trainer:
         enable_checkpointing: Whether a `ModelCheckpoint` is added if none is given.
         enable_progress_bar: Whether a progress bar is added if none is given.
         enable_model_summary: Whether a summary of the model is printed.
-        accumulate_grad_batches: Batches per optimiser step. A window that an epoch's end cuts short counts as what it is.
+        accumulate_grad_batches: Batches per optimiser step. A window that an epoch's end cuts short counts as what
+            it is.
         gradient_clip_val: Largest norm of the gradient (or absolute value); None does not clip.
         gradient_clip_algorithm: ``"norm"`` or ``"value"``.
         deterministic: True for deterministic algorithms only, ``"warn"`` to warn where there are none.
@@ -87,7 +89,7 @@ class Trainer:
         devices: int | str | Sequence[int] = "auto",
         num_nodes: int = 1,
         precision: int | str | None = None,
-        logger: bool | LoggerLike | Iterable[LoggerLike] | None = None,
+        logger: bool | str | LoggerLike | Iterable[LoggerLike | str] | None = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         fast_dev_run: int | bool = False,
         max_epochs: int | None = None,
@@ -164,11 +166,20 @@ class Trainer:
             return [default_logger(self.default_root_dir)]
         if logger is False:
             return []
-        found = list(logger) if isinstance(logger, Iterable) else [logger]
-        for item in found:
-            if not hasattr(item, "log_metrics"):
-                raise MisconfigurationTypeError(f"`logger` must be True, False, a logger or several; got {item!r}.")
-        return found
+        several = isinstance(logger, Iterable) and not isinstance(logger, str) and not hasattr(logger, "log_metrics")
+        return [self._logger(item) for item in (logger if several else [logger])]
+
+    def _logger(self, given: Any) -> LoggerLike:
+        if isinstance(given, str):
+            kind: Any = find_logger(given)
+            made: LoggerLike = kind(self.default_root_dir)
+            return made
+        if not hasattr(given, "log_metrics"):
+            raise MisconfigurationTypeError(
+                f"`logger` must be True, False, a logger, the short name of one, or several; got {given!r}."
+            )
+        logger: LoggerLike = given
+        return logger
 
     def _make_callbacks(
         self, callbacks: list[Callback], checkpointing: bool | None, bar: bool, summary: bool
@@ -179,12 +190,14 @@ class Trainer:
         given = any(isinstance(c, ModelCheckpoint) for c in callbacks)
         if given and checkpointing is False:
             raise MisconfigurationException(
-                "Trainer was configured with `enable_checkpointing=False` but found `ModelCheckpoint` in callbacks list."
+                "Trainer was configured with `enable_checkpointing=False` but found `ModelCheckpoint` in callbacks"
+                " list."
             )
         bars = [c for c in callbacks if isinstance(c, ProgressBar)]
         if len(bars) > 1:
             raise MisconfigurationException(
-                f"You added multiple progress bar callbacks to the Trainer, but currently only one progress bar is supported: {bars}."
+                "You added multiple progress bar callbacks to the Trainer, but currently only one progress bar is"
+                f" supported: {bars}."
             )
         if bars and not bar:
             raise MisconfigurationException(
@@ -200,7 +213,8 @@ class Trainer:
         double = next((k for k in keys if keys.count(k) > 1), None)
         if double is not None:
             raise MisconfigurationException(
-                f"Found more than one stateful callback with the `state_key` {double!r}: give each its own by overriding"
+                f"Found more than one stateful callback with the `state_key` {double!r}: give each its own by"
+                " overriding"
                 " `state_key`, since their states would overwrite each other in checkpoints."
             )
         return _checkpoints_last(callbacks)
@@ -209,7 +223,9 @@ class Trainer:
         if not isinstance(model, LightningModule):
             raise MisconfigurationTypeError(f"`model` must be a `LightningModule`, got `{type(model).__qualname__}`")
         if datamodule is not None and not isinstance(datamodule, LightningDataModule):
-            raise MisconfigurationTypeError(f"`datamodule` must be a `LightningDataModule`, got `{type(datamodule).__qualname__}`")
+            raise MisconfigurationTypeError(
+                f"`datamodule` must be a `LightningDataModule`, got `{type(datamodule).__qualname__}`"
+            )
         WARNED.clear()
         if fn == TrainerFn.FITTING and model is not self._module and self._progress.batches:
             self._begin_afresh()
@@ -275,8 +291,8 @@ class Trainer:
                 the module's ``train_dataloader`` is asked.
             val_dataloaders: Validation batches: an iterable, or a list or dict of them.
             datamodule: Where all loaders come from.
-            ckpt_path: Go on from a checkpoint: a path, ``"last"``, ``"best"``, or ``"auto"`` for the newest valid one of the
-                newest unfinished run of this model; ``"auto"`` starts afresh where there is none.
+            ckpt_path: Go on from a checkpoint: a path, ``"last"``, ``"best"``, or ``"auto"`` for the newest valid
+                one of the newest unfinished run of this model; ``"auto"`` starts afresh where there is none.
 
         Raises:
             MisconfigurationException: Something that training needs is missing or does not fit.
@@ -383,8 +399,10 @@ class Trainer:
         if model is not None:
             return model, ckpt_path
         if self._module is None:
-            raise TypeError(f"`Trainer.{fn}()` requires a `LightningModule` when it hasn't been passed in a previous run")
-        saved = self.checkpoint_callback is not None and getattr(self.checkpoint_callback, "best_model_path", "")
+            raise TypeError(
+                f"`Trainer.{fn}()` requires a `LightningModule` when it hasn't been passed in a previous run"
+            )
+        saved = self.checkpoint_callback is not None and bool(self.checkpoint_callback.best_model_path)
         return self._module, "best" if ckpt_path is None and saved else ckpt_path
 
     def save_checkpoint(self, filepath: str | os.PathLike[str], weights_only: bool = False) -> None:
@@ -665,5 +683,7 @@ def _data_module_first(loaders: Any, datamodule: Any, others: Any) -> tuple[Any,
     if isinstance(loaders, LightningDataModule):
         loaders, datamodule = None, loaders
     if datamodule is not None and (loaders is not None or others is not None):
-        raise MisconfigurationException("You cannot pass dataloaders and a `datamodule` to a verb of the Trainer: give one of them.")
+        raise MisconfigurationException(
+            "You cannot pass dataloaders and a `datamodule` to a verb of the Trainer: give one of them."
+        )
     return loaders, datamodule

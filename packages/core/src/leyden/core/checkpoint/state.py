@@ -51,6 +51,7 @@ def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
         checkpoint["lr_schedulers"] = [c.scheduler.state_dict() for c in s.schedulers]
         own["rng"] = {"0": collect_rng_state()}
         own["data"] = {"order": s.train_feed.order.start if s.train_feed is not None else None}
+        own["open_window"] = _open_gradients(s)
         own["logbook"] = s.book.state_dict(s.training)
         own["loggers"] = _logger_states(s)
         own["env"] = {
@@ -95,6 +96,14 @@ def is_finite(module: torch.nn.Module) -> bool:
     """Tell whether every parameter is finite. One wait for the device, at a save only."""
     checks = [torch.isfinite(p.detach()).all() for p in module.parameters() if p.is_floating_point()]
     return bool(torch.stack([c.cpu() for c in checks]).all()) if checks else True
+
+
+def _open_gradients(s: Session) -> dict[str, torch.Tensor]:
+    """Return the gradients of an accumulation window that is open, so that a resumed run can close it."""
+    p = s.progress
+    if not s.has_gradients or p.is_last_batch or p.batch % s.flags.accumulate_grad_batches == 0:
+        return {}
+    return {name: q.grad.detach().clone() for name, q in s.module.named_parameters() if q.grad is not None}
 
 
 def _logger_states(s: Session) -> list[dict[str, Any]]:
@@ -193,6 +202,11 @@ def restore_training(s: Session, checkpoint: dict[str, Any]) -> None:
     for config, state in zip(s.schedulers, checkpoint["lr_schedulers"], strict=False):
         config.scheduler.load_state_dict(state)
     own = checkpoint.get("leyden", {})
+    gradients = own.get("open_window", {})
+    for name, parameter in s.module.named_parameters():
+        if name in gradients:
+            parameter.grad = gradients[name].to(parameter.device)
+            s.has_gradients = True
     if "logbook" in own:
         s.book.load_state_dict(own["logbook"], s.training)
     p, rng = s.progress, own.get("rng", {}).get("0")

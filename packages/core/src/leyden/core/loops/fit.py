@@ -30,6 +30,8 @@ def fit(s: Session) -> None:
             begin_epoch(s)
         if s.progress.epochs_processed == s.progress.epoch:
             run_batches(s, resumed)
+        elif resumed is not None and resumed["rng"] is not None:
+            restore_rng_state(resumed["rng"])
         end_epoch(s)
     s.book.end()
     s.hooks.call("on_train_end")

@@ -182,9 +182,9 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
         )
     s.hooks.call("on_fit_start")
     log_configuration(s)
+    module.zero_grad()
     if checkpoint is not None:
         state.restore_training(s, checkpoint)
-    module.zero_grad()
     torch.set_grad_enabled(True)
     module.train()
     validates = overrides(module, "validation_step", LightningModule) and s.flags.limit_val_batches != 0

@@ -43,7 +43,12 @@ class Regression(L.LightningModule):
 
 
 def trainer(tmp_path, **flags):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "enable_checkpointing": False}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "enable_checkpointing": False,
+    }
     return L.Trainer(default_root_dir=tmp_path, **{**quiet, "max_epochs": 3, **flags})
 
 

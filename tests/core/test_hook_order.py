@@ -6,9 +6,7 @@ from torch.utils.data import DataLoader
 
 import leyden.core as L
 
-CALLBACK_HOOKS = [
-    name for name in vars(L.Callback) if not name.startswith("_") and callable(getattr(L.Callback, name))
-]
+CALLBACK_HOOKS = [name for name in vars(L.Callback) if not name.startswith("_") and callable(getattr(L.Callback, name))]
 MODULE_HOOKS = [
     *(n for n in CALLBACK_HOOKS if n not in ("state_dict", "load_state_dict", "on_exception")),
     *("prepare_data", "configure_model", "configure_optimizers", "configure_callbacks", "lr_scheduler_step"),
@@ -189,7 +187,8 @@ def test_the_nested_step_of_overridden_hooks_keeps_the_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("verb", "stage", "kind"), [("validate", "validation", "val"), ("test", "test", "test"), ("predict", "predict", "predict")]
+    ("verb", "stage", "kind"),
+    [("validate", "validation", "val"), ("test", "test", "test"), ("predict", "predict", "predict")],
 )
 def test_evaluation_verbs(tmp_path, verb, stage, kind):
     expected = [*begin(verb), f"D.{kind}_dataloader()", *evaluation(stage, 3), *end(verb)]

@@ -87,7 +87,9 @@ def test_with_both_flags_names_fork_and_the_epoch_value_is_the_mean_weighted_by_
     assert {k: float(v) for k, v in t.logged_metrics.items()} == {"a_step": 8.5, "a_epoch": 4.5}
 
 
-@pytest.mark.parametrize(("reduce", "value"), [("mean", 4.5), ("sum", 15.5), ("min", 1.5), ("max", 8.5), (torch.max, 8.5)])
+@pytest.mark.parametrize(
+    ("reduce", "value"), [("mean", 4.5), ("sum", 15.5), ("min", 1.5), ("max", 8.5), (torch.max, 8.5)]
+)
 def test_reductions(tmp_path, reduce, value):
     model = Model(training_step=lambda m, x, i: m.log("a", x.mean(), on_step=False, on_epoch=True, reduce_fx=reduce))
     t = trainer(tmp_path)
@@ -162,7 +164,11 @@ def test_log_every_n_steps_counts_batches_that_stepped(tmp_path):
         ("on_fit_start", {}, r"You can't `self.log\(\)` inside `on_fit_start`"),
         ("on_train_end", {}, "on_train_end"),
         ("configure_optimizers", {}, r"You can't `self.log\(\)` inside `configure_optimizers`"),
-        ("on_train_epoch_start", {"on_step": True}, r"You can't `self.log\(on_step=True\)` inside `on_train_epoch_start`"),
+        (
+            "on_train_epoch_start",
+            {"on_step": True},
+            r"You can't `self.log\(on_step=True\)` inside `on_train_epoch_start`",
+        ),
         ("on_train_epoch_end", {"on_epoch": False}, r"You can't `self.log\(on_epoch=False\)`"),
         ("on_train_batch_end", {"on_step": False, "on_epoch": False}, "is not useful"),
         ("on_train_batch_end", {"reduce_fx": "median"}, r"reduce_fx=\{min,max,mean,sum\}"),

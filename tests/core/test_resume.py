@@ -118,7 +118,9 @@ def test_weights_rows_and_schedule_equal_the_uninterrupted_run(tmp_path, moment)
 
 
 @pytest.mark.parametrize("step", [3, 10, 13, 17])
-@pytest.mark.parametrize("flags", [{"val_check_interval": 0.3}, {"accumulate_grad_batches": 3}, {"limit_train_batches": 7}])
+@pytest.mark.parametrize(
+    "flags", [{"val_check_interval": 0.3}, {"accumulate_grad_batches": 3}, {"limit_train_batches": 7}]
+)
 def test_other_rhythms(tmp_path, step, flags):
     path = tmp_path / "at.ckpt"
     calls = []
@@ -279,7 +281,11 @@ def test_auto_leaves_other_models_alone(tmp_path, capsys):
             self.net[0] = torch.nn.Linear(6, 8, bias=False)
 
     trainer = L.Trainer(
-        max_epochs=1, logger=False, callbacks=[checkpoints(tmp_path)], enable_progress_bar=False, default_root_dir=tmp_path
+        max_epochs=1,
+        logger=False,
+        callbacks=[checkpoints(tmp_path)],
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
     )
     trainer.fit(Wider(), DataLoader(data(), 4), DataLoader(data(12), 4), ckpt_path="auto")
     assert "of another model" in capsys.readouterr().err

@@ -119,7 +119,8 @@ class Order:
 
 def set_epoch(loader: Any, epoch: int) -> None:
     """Tell the samplers of a loader which epoch begins, if they want to know."""
-    for owner in (getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None)):
+    owners = getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    for owner in owners[:1] if owners[0] is owners[1] else owners:
         tell = getattr(owner, "set_epoch", None)
         if isinstance(owner, Sampler) and callable(tell):
             tell(epoch)

@@ -157,7 +157,7 @@ def test_a_seeded_generator_and_workers(tmp_path, workers):
 def test_an_iterable_is_replayed(tmp_path):
     class Unsized:
         def __iter__(self):
-            return iter([batch for batch in DataLoader(data(), 4)])
+            return iter(list(DataLoader(data(), 4)))
 
     path = tmp_path / "at.ckpt"
     saver = SaveAt("on_train_batch_end", path, lambda t: t.global_step == 14)

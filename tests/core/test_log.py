@@ -301,3 +301,33 @@ def test_the_batch_size_is_found_in_nested_batches_and_a_doubtful_one_is_said(tm
         t.fit(Nested(), batches)
     with pytest.raises(MisconfigurationException, match="could not infer the batch_size"):
         trainer(tmp_path).fit(Nested(), [{}])
+
+
+class Pair(torch.nn.Module):
+    """Two values under names of their own."""
+
+    def __init__(self, prefix):
+        super().__init__()
+        self.prefix, self.n = prefix, 0
+
+    def update(self, x):
+        self.n += len(x)
+
+    def compute(self):
+        return {f"{self.prefix}n": torch.tensor(float(self.n)), f"{self.prefix}double": torch.tensor(2.0 * self.n)}
+
+    def reset(self):
+        self.n = 0
+
+
+def test_groups_of_metrics_name_their_values_and_several_stand_side_by_side(tmp_path):
+    def step(module, x, i):
+        for group in (module.first, module.second):
+            group.update(x)
+            module.log_dict(group)
+
+    model = Model(test_step=step)
+    model.first, model.second = Pair("a/"), Pair("b/")
+    rows = trainer(tmp_path).test(model, data(), verbose=False)
+    assert rows == [{"a/n": 10.0, "a/double": 20.0, "b/n": 10.0, "b/double": 20.0}]
+    assert model.first.n == 0

@@ -3,13 +3,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from leyden.core.checkpoint import file
+from leyden.core.checkpoint.model import arguments_for
 from leyden.core.hparams import HyperparametersMixin
 from leyden.core.transfer import move_to_device
 
 if TYPE_CHECKING:
     from leyden.core.trainer import Trainer
+
+Self = TypeVar("Self", bound="LightningDataModule")
+Datasets: TypeAlias = "Dataset[Any] | Sequence[Any] | Mapping[str, Dataset[Any]]"
+_PREFIX = "datamodule_"
 
 
 class DataHooks:
@@ -73,6 +85,66 @@ class LightningDataModule(DataHooks, HyperparametersMixin):
     def __init__(self) -> None:
         super().__init__()
 
+    @classmethod
+    def from_datasets(
+        cls: type[Self],
+        train_dataset: Datasets | None = None,
+        val_dataset: Datasets | None = None,
+        test_dataset: Datasets | None = None,
+        predict_dataset: Datasets | None = None,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        **datamodule_kwargs: Any,
+    ) -> Self:
+        """Build a data module around data sets.
+
+        Args:
+            train_dataset: The data set for training; it is shuffled if it has a length.
+            val_dataset: The data set for validation; a list or dict of several gives as many loaders.
+            test_dataset: As ``val_dataset``, for tests.
+            predict_dataset: As ``val_dataset``, for prediction.
+            batch_size: Samples in a batch.
+            num_workers: Processes that load data.
+            **datamodule_kwargs: Arguments of the class.
+
+        Example:
+            >>> from leyden.core import LightningDataModule
+            >>> data = LightningDataModule.from_datasets(val_dataset=list(range(10)), batch_size=4)
+            >>> [len(batch) for batch in data.val_dataloader()]
+            [4, 4, 2]
+        """
+        data = cls(**datamodule_kwargs)
+        given = {"train": train_dataset, "val": val_dataset, "test": test_dataset, "predict": predict_dataset}
+        for kind, datasets in given.items():
+            if datasets is not None:
+                options = {"shuffle": kind == "train", "batch_size": batch_size, "num_workers": num_workers}
+                setattr(data, f"{kind}_dataloader", partial(_loaders, datasets, **options))
+        return data
+
+    @classmethod
+    def load_from_checkpoint(
+        cls: type[Self], checkpoint_path: str | Path, map_location: Any = None, trust: bool = False, **kwargs: Any
+    ) -> Self:
+        """Build the data module from a checkpoint: its stored hyper-parameters, then its state.
+
+        Args:
+            checkpoint_path: The file.
+            map_location: Device for tensors, as in `torch.load`.
+            trust: Whether a file that only code can rebuild may run that code. Only for files that you made.
+            **kwargs: Arguments of ``__init__`` that override or complete the stored ones.
+
+        Raises:
+            CheckpointError: There is no such file, or an argument that could not be stored is missing.
+        """
+        path = Path(checkpoint_path)
+        checkpoint = file.load(path, map_location, trust=trust)
+        own = {k.removeprefix(_PREFIX): v for k, v in checkpoint.get("leyden", {}).items() if k.startswith(_PREFIX)}
+        mine = {k.removeprefix(_PREFIX): v for k, v in checkpoint.items() if str(k).startswith(_PREFIX)}
+        data = cls(**arguments_for(cls, {**mine, "leyden": own}, kwargs, path))
+        if cls.__qualname__ in checkpoint:
+            data.load_state_dict(checkpoint[cls.__qualname__])
+        return data
+
     def state_dict(self) -> dict[str, Any]:
         """Return what the data must know when the run is resumed."""
         return {}
@@ -86,3 +158,12 @@ class LightningDataModule(DataHooks, HyperparametersMixin):
     def __getstate__(self) -> dict[str, Any]:
         # a copy or a pickle must not drag the running trainer along
         return {k: v for k, v in self.__dict__.items() if k != "trainer"}
+
+
+def _loaders(datasets: Datasets, *, shuffle: bool, **options: Any) -> Any:
+    if isinstance(datasets, Mapping):
+        return {name: _loaders(dataset, shuffle=shuffle, **options) for name, dataset in datasets.items()}
+    if isinstance(datasets, (list, tuple)) and datasets and all(isinstance(d, Dataset) for d in datasets):
+        return [_loaders(dataset, shuffle=shuffle, **options) for dataset in datasets]
+    shuffles = shuffle and not isinstance(datasets, IterableDataset)
+    return DataLoader(datasets, shuffle=shuffles, pin_memory=torch.cuda.is_available(), **options)  # type: ignore[arg-type]

@@ -8,12 +8,18 @@ import inspect
 from argparse import Namespace
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
 from types import FrameType
 from typing import Any
 
 from torch import nn
 
-from leyden.core.errors import MisconfigurationException, MisconfigurationTypeError, warn
+from leyden.core.errors import (
+    MisconfigurationException,
+    MisconfigurationTypeError,
+    MisconfigurationValueError,
+    warn,
+)
 from leyden.core.plain import plain_hyper_parameters
 
 
@@ -29,8 +35,8 @@ class AttributeDict(dict[str, Any]):
     def __getattr__(self, key: str) -> Any:
         try:
             return self[key]
-        except KeyError as error:
-            raise AttributeError(f'Missing attribute "{key}"') from error
+        except KeyError:
+            raise AttributeError(f'Missing attribute "{key}"; there are: {", ".join(map(str, self))}') from None
 
     def __setattr__(self, key: str, value: Any) -> None:
         self[key] = value
@@ -74,7 +80,9 @@ class HyperparametersMixin:
             given_hparams: Arguments that were collected already.
 
         Raises:
-            MisconfigurationTypeError: An argument is neither a name nor an object that holds parameters.
+            MisconfigurationException: The object is nothing that holds parameters by name.
+            MisconfigurationTypeError: Names and objects were given at once.
+            MisconfigurationValueError: A name is no argument of ``__init__``.
 
         Example:
             >>> from leyden.core import LightningModule
@@ -90,33 +98,21 @@ class HyperparametersMixin:
             here = inspect.currentframe()
             frame = here.f_back if here is not None else None
         this: Any = self
-        if is_dataclass(this) and not args:
+        if given_hparams is not None:
+            collected = dict(given_hparams)
+        elif is_dataclass(this):
             collected = {f.name: getattr(this, f.name) for f in fields(this)}
         else:
-            collected = dict(given_hparams) if given_hparams is not None else _init_arguments(frame)
+            collected = _init_arguments(self, frame)
         left_out = {ignore} if isinstance(ignore, str) else set(ignore or ())
-        name: str | None = "kwargs"
-        if not args:
-            chosen: Any = {k: v for k, v in collected.items() if k not in left_out}
-        elif len(args) == 1 and not isinstance(args[0], str):
-            chosen = args[0]
-            name = next((k for k, v in collected.items() if v is chosen), None)
-        else:
-            wrong = [a for a in args if not isinstance(a, str)]
-            if wrong:
-                raise MisconfigurationTypeError(
-                    f"save_hyperparameters takes names of arguments, or one object; got {wrong[0]!r} among {len(args)}."
-                )
-            chosen = {k: collected[k] for k in args if k in collected and k not in left_out}
-        self._set_hparams(chosen)
-        self._hparams_name = name
-        self._hparams_initial = copy.copy(self._hparams)
+        chosen, self._hparams_name = _choose(args, collected, left_out)
+        self._set_hparams({k: v for k, v in chosen.items() if k not in left_out})
+        _, _, omitted = plain_hyper_parameters(self._hparams)
+        self._hparams_initial = AttributeDict()
         for key, value in self._hparams.items():
-            try:
-                self._hparams_initial[key] = copy.deepcopy(value)
-            except Exception:  # noqa: BLE001 - a value that can not be copied is kept as it is
-                self._hparams_initial[key] = value
-        _warn_about_omitted(self._hparams)
+            # what has no plain form may be a whole model, which is not worth a second one
+            self._hparams_initial[key] = value if key in omitted else _copied(value)
+        _warn_about_omitted(self._hparams, omitted)
 
     def _set_hparams(self, hp: MutableMapping[str, Any] | Namespace | object) -> None:
         given = _as_mapping(hp)
@@ -133,8 +129,36 @@ class HyperparametersMixin:
 
     @property
     def hparams_initial(self) -> AttributeDict:
-        """A copy of the hyper-parameters as they were when they were collected."""
-        return copy.deepcopy(self._hparams_initial) if hasattr(self, "_hparams_initial") else AttributeDict()
+        """The hyper-parameters as they were when they were collected."""
+        return AttributeDict(getattr(self, "_hparams_initial", {}))
+
+
+def _copied(value: Any) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 - such as a tensor with a graph: kept as it is
+        return value
+
+
+def _choose(args: tuple[Any, ...], collected: dict[str, Any], left_out: set[str]) -> tuple[dict[str, Any], str | None]:
+    """Return the meant hyper-parameters, and the argument that holds them all (``"kwargs"`` where there is none)."""
+    if not args:
+        return collected, "kwargs"
+    if len(args) == 1 and not isinstance(args[0], str):
+        return _as_mapping(args[0]), next((k for k, v in collected.items() if v is args[0]), None)
+    wrong = next((a for a in args if not isinstance(a, str)), None)
+    if wrong is not None:
+        raise MisconfigurationTypeError(
+            f"save_hyperparameters takes names of arguments, or one object; got {wrong!r} among {len(args)}."
+        )
+    unknown = next((a for a in args if a not in collected and a not in left_out), None)
+    if unknown is not None:
+        near = get_close_matches(unknown, collected)
+        raise MisconfigurationValueError(
+            f"save_hyperparameters({unknown!r}): `__init__` has no such argument; it has {', '.join(collected)}."
+            + (f" Did you mean {near[0]!r}?" if near else "")
+        )
+    return {k: collected[k] for k in args if k in collected}, "kwargs"
 
 
 def _as_mapping(hp: Any) -> dict[str, Any]:
@@ -153,17 +177,17 @@ def _as_mapping(hp: Any) -> dict[str, Any]:
     )
 
 
-def _init_arguments(frame: FrameType | None) -> dict[str, Any]:
-    """Collect the arguments of the ``__init__`` in ``frame`` and of the subclasses' ``__init__`` that called it."""
+def _init_arguments(owner: object, frame: FrameType | None) -> dict[str, Any]:
+    """Collect the arguments of ``owner``'s running ``__init__``, and of those of subclasses that called it."""
     collected: dict[str, Any] = {}
-    owner: Any = None
+    inside = False
     while frame is not None:
         code = frame.f_code
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_name == "__init__" and code.co_argcount else None
-        if isinstance(first, HyperparametersMixin) and owner in (None, first):
-            owner = first
+        if first is owner:
+            inside = True
             collected.update(_arguments_of(frame))
-        elif owner is not None:
+        elif inside:
             break
         frame = frame.f_back
     return collected
@@ -180,22 +204,19 @@ def _arguments_of(frame: FrameType) -> dict[str, Any]:
     return arguments
 
 
-def _warn_about_omitted(hparams: Mapping[str, Any]) -> None:
-    _, _, omitted = plain_hyper_parameters(hparams)
+def _warn_about_omitted(hparams: Mapping[str, Any], omitted: Mapping[str, str]) -> None:
     for name, what in omitted.items():
-        if isinstance(hparams[name], nn.Module):
+        if isinstance(hparams.get(name), nn.Module):
             warn(
                 "LY-H001",
                 f"Attribute {name!r} is an instance of `nn.Module` and is already saved during checkpointing. It is"
-                " recommended"
-                f" to ignore them using `self.save_hyperparameters(ignore=[{name!r}])`.",
+                f" recommended to ignore them using `self.save_hyperparameters(ignore=[{name!r}])`.",
                 stacklevel=4,
             )
         else:
             warn(
                 "LY-H002",
                 f"attribute {name!r} removed from hparams because it cannot be pickled as plain data ({what})."
-                " Checkpoints"
-                f" will not hold it: pass {name}=... to load_from_checkpoint.",
+                f" Checkpoints will not hold it: pass {name}=... to load_from_checkpoint.",
                 stacklevel=4,
             )

@@ -9,15 +9,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from leyden.core.errors import MisconfigurationException, MisconfigurationValueError, warn
 
 _FORMS = (
     "Unknown configuration for model optimizers. Output from `model.configure_optimizers()` should be one of: an"
-    " `Optimizer`;"
-    " a list or tuple of them; a dict with 'optimizer' and perhaps 'lr_scheduler'; a list of such dicts; or"
-    " ([optimizers], [schedulers])"
+    " `Optimizer`; a list or tuple of them; a dict with 'optimizer' and perhaps 'lr_scheduler'; a list of such dicts;"
+    " or ([optimizers], [schedulers])"
 )
 
 
@@ -33,6 +32,13 @@ class LRSchedulerConfig:
         reduce_on_plateau: Whether stepping needs a monitored value.
         monitor: Name of that value.
         strict: Whether a missing value is an error.
+
+    Example:
+        >>> import torch
+        >>> from leyden.core.optimizers import LRSchedulerConfig
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+        >>> LRSchedulerConfig(torch.optim.lr_scheduler.StepLR(optimizer, 1), interval="step").frequency
+        1
     """
 
     scheduler: Any
@@ -57,16 +63,29 @@ class LRSchedulerConfig:
 def configured(module: Any) -> tuple[list[Optimizer], list[LRSchedulerConfig]]:
     """Call ``configure_optimizers`` and read what it returns.
 
+    Args:
+        module: The module.
+
+    Returns:
+        The optimisers and the schedulers, both in the order in which they were returned.
+
     Raises:
         MisconfigurationException: It is none of the known forms.
     """
     value = module.configure_optimizers()
-    if value is None:
-        warn("LY-O001", "`LightningModule.configure_optimizers` returned `None`, this fit will run with no optimizer")
-        return [], []
-    optimizers, schedulers, monitor = _parse(value)
+    optimizers, schedulers, monitor = _parse([] if value is None else value)
+    if not optimizers:
+        warn(
+            "LY-O001",
+            f"`LightningModule.configure_optimizers` returned `{value!r}`, this fit will run with no optimizer",
+        )
     configs = [_scheduler(s, monitor) for s in schedulers]
     for config in configs:
+        if config.reduce_on_plateau and config.monitor is None and module.automatic_optimization:
+            raise MisconfigurationException(
+                "`configure_optimizers` must include a monitor when a `ReduceLROnPlateau` scheduler is used. For"
+                ' example: {"optimizer": optimizer, "lr_scheduler": scheduler, "monitor": "metric_to_track"}'
+            )
         owner = getattr(config.scheduler, "optimizer", None)
         if isinstance(owner, Optimizer) and not any(owner is o for o in optimizers):
             raise MisconfigurationException(
@@ -87,9 +106,9 @@ def _parse(value: Any) -> tuple[list[Optimizer], list[Any], str | None]:
     if len(value) == 2 and isinstance(value[0], (list, tuple)) and all(isinstance(o, Optimizer) for o in value[0]):
         schedulers = value[1] if isinstance(value[1], (list, tuple)) else [value[1]]
         return list(value[0]), list(schedulers), None
-    if value and all(isinstance(o, Optimizer) for o in value):
+    if all(isinstance(o, Optimizer) for o in value):
         return list(value), [], None
-    if value and all(isinstance(d, Mapping) for d in value):
+    if all(isinstance(d, Mapping) for d in value):
         optimizers: list[Optimizer] = []
         found_schedulers: list[Any] = []
         for entry in value:
@@ -126,21 +145,16 @@ def _scheduler(given: Any, monitor: str | None) -> LRSchedulerConfig:
                 f"Found unsupported keys in the lr scheduler dict: {extra}. HINT: remove them from the output of"
                 " `configure_optimizers`.",
             )
-        settings = {k: v for k, v in given.items() if k in known}
-        settings.setdefault("reduce_on_plateau", isinstance(settings["scheduler"], ReduceLROnPlateau))
+        settings: dict[str, Any] = {k: v for k, v in given.items() if k in known}
         if monitor is not None:
             settings.setdefault("monitor", monitor)
-        config = LRSchedulerConfig(**settings)
-    elif isinstance(given, (LRScheduler, ReduceLROnPlateau)) or hasattr(given, "step"):
-        config = LRSchedulerConfig(given, reduce_on_plateau=isinstance(given, ReduceLROnPlateau), monitor=monitor)
+        given = settings.pop("scheduler")
     else:
+        settings = {"monitor": monitor}
+    if not callable(getattr(given, "step", None)):
         raise MisconfigurationException(f'The provided lr scheduler "{given}" is invalid: it has no `step` method.')
-    if config.reduce_on_plateau and config.monitor is None:
-        raise MisconfigurationException(
-            "`configure_optimizers` must include a monitor when a `ReduceLROnPlateau` scheduler is used. For example:"
-            ' {"optimizer": optimizer, "lr_scheduler": scheduler, "monitor": "metric_to_track"}'
-        )
-    return config
+    settings.setdefault("reduce_on_plateau", isinstance(given, ReduceLROnPlateau))
+    return LRSchedulerConfig(given, **settings)
 
 
 def needs_closure(optimizer: Optimizer) -> bool:

@@ -2,10 +2,9 @@
 """Hyper-parameters as plain data, and back.
 
 A checkpoint may hold nothing that needs code to be rebuilt. Values with an obvious plain form (paths, enums,
-dataclasses,
-NumPy numbers) are stored in that form, and a side table notes what they were. Going back, the type is never taken
-from the
-file: it is one of a few fixed ones, or it stands in the annotations of the class that the caller chose.
+dataclasses, NumPy numbers) are stored in that form, and a side table notes what they were. Going back, the type is
+never taken from the file: it is one of a few fixed ones, or it stands in the annotations of the class that the caller
+chose.
 """
 
 from __future__ import annotations
@@ -16,90 +15,171 @@ import inspect
 import typing
 from argparse import Namespace
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path, PurePath
-from types import NoneType, UnionType
+from types import NoneType, SimpleNamespace, UnionType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_AS_THEY_ARE = (NoneType, bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
-_DEEPEST = 64
+from leyden.core.errors import CheckpointError, warn
+
+_LEAVES = (NoneType, bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
+DEEPEST = 64
+MOST_PARTS = 1_000_000
 
 
 class NotPlainError(TypeError):
     """A value has no plain form; ``args[0]`` says what it is."""
 
 
-def to_plain(value: Any, types: dict[str, str], path: str = "", depth: int = 0) -> Any:
-    """Return the plain form of a value.
+class _Flattening:
+    """One value on its way into plain data.
 
-    Args:
-        value: Anything.
-        types: Filled with ``path -> kind`` for every part whose type changed.
-        path: Where the value stands, as keys joined by dots.
-        depth: How deep inside other containers it stands.
-
-    Raises:
-        NotPlainError: A part of the value can not be stored without code.
+    Every part of it has a path, written as in Python: ``root['key'][0].field``; the types of parts that change are
+    noted under it.
     """
-    if type(value) in _AS_THEY_ARE:
-        return value
-    if depth > _DEEPEST:
-        raise NotPlainError("a value that contains itself or is nested too deeply")
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, enum.Enum):
-        types[path] = "enum"
-        return to_plain(value.value, {}, path, depth + 1)
-    if isinstance(value, PurePath):
-        types[path] = "path"
-        return str(value)
-    if isinstance(value, timedelta):
-        types[path] = "seconds"
-        return value.total_seconds()
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        types[path] = "array"
-        return torch.from_numpy(np.array(value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        types[path] = "dataclass"
-        names = [f.name for f in dataclasses.fields(value) if f.init]
-        return {n: to_plain(getattr(value, n), types, f"{path}.{n}", depth + 1) for n in names}
-    if isinstance(value, Namespace):
-        types[path] = "namespace"
-        return {k: to_plain(v, types, f"{path}.{k}", depth + 1) for k, v in vars(value).items()}
-    return _container_to_plain(value, types, path, depth)
 
+    def __init__(self, types: dict[str, str]) -> None:
+        self.types = types
+        self._open: set[int] = set()
+        self._parts = 0
 
-def _container_to_plain(value: Any, types: dict[str, str], path: str, depth: int) -> Any:
-    if isinstance(value, Mapping):
-        items = {
-            to_plain(k, {}, path, depth + 1): to_plain(v, types, f"{path}.{k}", depth + 1) for k, v in value.items()
-        }
+    @contextmanager
+    def _inside(self, container: Any) -> Iterator[None]:
+        if id(container) in self._open:
+            raise NotPlainError("value that contains itself")
+        if len(self._open) >= DEEPEST:
+            raise NotPlainError(f"value that is nested more than {DEEPEST} levels deep")
+        self._open.add(id(container))
+        yield
+        self._open.discard(id(container))
+
+    def _count(self, parts: int) -> None:
+        self._parts += parts
+        if self._parts > MOST_PARTS:
+            raise NotPlainError(f"value of more than {MOST_PARTS} parts, which a tensor or a file should hold")
+
+    def plain(self, value: Any, path: str) -> Any:
+        """Return the plain form of a part.
+
+        Raises:
+            NotPlainError: It has none.
+        """
+        self._count(1)
+        if type(value) in _LEAVES:
+            return value
+        if isinstance(value, Tensor):
+            return value.detach().cpu().clone()
+        if isinstance(value, enum.Enum):
+            by_value = type(value.value) in _LEAVES
+            self.types[path] = "enum" if by_value else "enum name"
+            return value.value if by_value else value.name
+        if isinstance(value, PurePath):
+            self.types[path] = "path"
+            return str(value)
+        if isinstance(value, timedelta):
+            self.types[path] = "seconds"
+            return value.total_seconds()
+        if isinstance(value, (np.generic, np.ndarray)):
+            return self._numpy(value, path)
+        if isinstance(value, str):
+            return str.__str__(value)
+        if isinstance(value, (int, float)):
+            return int.__int__(value) if isinstance(value, int) else float.__float__(value)
+        with self._inside(value):
+            return self._container(value, path)
+
+    def _numpy(self, value: Any, path: str) -> Any:
+        if isinstance(value, np.generic):
+            number = value.item()
+            if type(number) in _LEAVES:
+                return number
+        else:
+            try:
+                tensor = torch.from_numpy(np.array(value))
+            except TypeError:
+                pass
+            else:
+                self.types[path] = "array"
+                return tensor
+        raise NotPlainError(f"NumPy value of type {value.dtype}")
+
+    def _container(self, value: Any, path: str) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            self.types[path] = "dataclass"
+            return self._fields({f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}, path)
+        if isinstance(value, Namespace):
+            self.types[path] = "namespace"
+            return self._fields(vars(value), path)
+        if isinstance(value, Mapping):
+            return self._mapping(value, path)
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return self._collection(value, path)
+        raise NotPlainError(f"{type(value).__module__}.{type(value).__qualname__}")
+
+    def _fields(self, values: dict[str, Any], path: str) -> dict[str, Any]:
+        return {name: self.plain(value, f"{path}.{name}") for name, value in values.items()}
+
+    def _mapping(self, value: Mapping[Any, Any], path: str) -> Any:
+        items: dict[Any, Any] = {}
+        for key, item in value.items():
+            name = self._key(key, path)
+            if name in items:
+                raise NotPlainError(f"mapping with two keys that are both {name!r} as plain data")
+            items[name] = self.plain(item, f"{path}[{name!r}]")
         if type(value) is OrderedDict:
             return OrderedDict(items)
         return Counter(items) if type(value) is Counter else items
-    if isinstance(value, (list, tuple, set, frozenset)):
-        parts = [to_plain(v, types, f"{path}.{i}", depth + 1) for i, v in enumerate(value)]
+
+    def _key(self, key: Any, path: str) -> Any:
+        if type(key) in _LEAVES:
+            return key
+        name = _Flattening({}).plain(key, "")
+        try:
+            hash(name)
+        except TypeError:
+            raise NotPlainError(f"mapping with a key of type {type(key).__qualname__}") from None
+        return self.plain(key, f"key of {path}[{name!r}]")
+
+    def _collection(self, value: Any, path: str) -> Any:
+        known = len(self.types)
+        if all(type(v) in _LEAVES for v in value):
+            self._count(len(value))
+            parts = list(value)
+        else:
+            parts = [self.plain(v, f"{path}[{i}]") for i, v in enumerate(value)]
         if isinstance(value, tuple):
+            if hasattr(value, "_fields"):
+                self.types[path] = "namedtuple"
             return tuple(parts)
-        return parts if isinstance(value, list) else set(parts)
-    if isinstance(value, (bool, int, float, str)):
-        base = next(t for t in (bool, int, float, str) if isinstance(value, t))
-        return base(value)
-    raise NotPlainError(f"{type(value).__module__}.{type(value).__qualname__}")
+        if isinstance(value, list):
+            return parts
+        # a file can hold a set, but neither a frozen one nor, in an order that types could refer to, changed elements
+        if isinstance(value, frozenset) or len(self.types) != known:
+            self.types[path] = "frozenset" if isinstance(value, frozenset) else "set"
+            return parts
+        return set(parts)
 
 
-def plain_hyper_parameters(hparams: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
-    """Return the storable part of hyper-parameters.
+def plain_hyper_parameters(hparams: Mapping[Any, Any]) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
+    """Return the storable part of hyper-parameters. No value makes this fail.
+
+    Args:
+        hparams: Anything by name.
 
     Returns:
         The plain values by name, the side table of types, and for each name that can not be stored what it is.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from leyden.core.plain import plain_hyper_parameters
+        >>> plain_hyper_parameters({"lr": 0.1, "data": Path("digits"), "act": abs})
+        ({'lr': 0.1, 'data': 'digits'}, {'data': 'path'}, {'act': 'builtins.builtin_function_or_method'})
     """
     plain: dict[str, Any] = {}
     types: dict[str, str] = {}
@@ -107,63 +187,149 @@ def plain_hyper_parameters(hparams: Mapping[str, Any]) -> tuple[dict[str, Any], 
     for name, value in hparams.items():
         found: dict[str, str] = {}
         try:
-            plain[name] = to_plain(value, found, name)
+            if type(name) is not str:
+                raise NotPlainError("value whose name is no text")
+            plain[name] = _Flattening(found).plain(value, name)
         except NotPlainError as error:
-            omitted[name] = str(error)
+            omitted[str(name)] = str(error)
+        except Exception as error:  # noqa: BLE001 - what a property or a lazy mapping raises must not end the run
+            omitted[str(name)] = f"{type(value).__qualname__} that can not be read ({type(error).__name__}: {error})"
         else:
             types |= found
     return plain, types, omitted
 
 
-def rebuild(value: Any, types: Mapping[str, str], path: str, annotation: Any = None) -> Any:
-    """Return the value that `to_plain` was given, as far as fixed types and the caller's annotation allow.
+def rebuild_for(cls: type, hparams: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
+    """Rebuild stored hyper-parameters with the annotations of ``cls.__init__``.
 
     Args:
-        value: The stored plain value.
+        cls: The class whose arguments they are.
+        hparams: The stored plain values by name.
         types: The stored side table.
-        path: Where the value stands.
-        annotation: The annotation of the parameter in the caller's class, if it has one.
+
+    Raises:
+        CheckpointError: A stored value does not fit the annotated class.
+
+    Example:
+        >>> from leyden.core.plain import rebuild_for
+        >>> class Model:
+        ...     def __init__(self, data): ...
+        >>> rebuild_for(Model, {"data": "digits"}, {"data": "path"})
+        {'data': PosixPath('digits')}
     """
-    kind = types.get(path)
-    candidates = _candidates(annotation)
-    if kind == "path":
-        return Path(value)
-    if kind == "seconds":
-        return timedelta(seconds=value)
-    if kind == "array":
-        return value.numpy()
-    if kind == "namespace":
-        return Namespace(**{k: rebuild(v, types, f"{path}.{k}") for k, v in value.items()})
-    if kind == "enum":
-        for candidate in candidates:
-            if isinstance(candidate, type) and issubclass(candidate, enum.Enum):
-                return candidate(value)
+    hints = _hints_of_init(cls)
+    rebuilding = _Rebuilding(cls, types)
+    return {name: rebuilding.value(value, name, hints.get(name)) for name, value in hparams.items()}
+
+
+class _Rebuilding:
+    """Plain data on its way back into what it was."""
+
+    def __init__(self, cls: type, types: Mapping[str, str]) -> None:
+        self.cls, self.types = cls, types
+        self._makers: dict[str, Callable[[Any], Any]] = {
+            "path": Path,
+            "seconds": lambda v: timedelta(seconds=v),
+            "array": lambda v: v.numpy(),
+        }
+
+    def value(self, value: Any, path: str, annotation: Any = None) -> Any:
+        """Return a part, as far as fixed types and the caller's annotation allow."""
+        kind = self.types.get(path)
+        if kind in self._makers:
+            return self._makers[kind](value)
+        if kind in ("enum", "enum name"):
+            return self._enum(value, path, annotation, by_value=kind == "enum")
+        if kind == "dataclass":
+            return self._dataclass(value, path, annotation)
+        if kind == "namespace":
+            return Namespace(**{k: self.value(v, f"{path}.{k}") for k, v in value.items()})
+        if isinstance(value, Mapping):
+            key_hint, item_hint = _mapping_hints(annotation)
+            items = {
+                self.value(k, f"key of {path}[{k!r}]", key_hint): self.value(v, f"{path}[{k!r}]", item_hint)
+                for k, v in value.items()
+            }
+            return type(value)(items)  # type: ignore[call-arg]
+        if isinstance(value, (list, tuple)) and type(value) is not torch.Size:
+            parts = [self.value(v, f"{path}[{i}]", _element_hint(annotation, i)) for i, v in enumerate(value)]
+            return self._collection(kind, type(value), parts, annotation)
         return value
-    if kind == "dataclass":
-        for candidate in candidates:
-            if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
-                hints = typing.get_type_hints(candidate)
-                parts = {k: rebuild(v, types, f"{path}.{k}", hints.get(k)) for k, v in value.items()}
-                return candidate(**parts)
-    if isinstance(value, dict):
-        return {k: rebuild(v, types, f"{path}.{k}") for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        inner = next(iter(typing.get_args(annotation)), None)
-        return type(value)([rebuild(v, types, f"{path}.{i}", inner) for i, v in enumerate(value)])
-    return value
+
+    def _enum(self, value: Any, path: str, annotation: Any, *, by_value: bool) -> Any:
+        for candidate in _candidates(annotation):
+            if isinstance(candidate, type) and issubclass(candidate, enum.Enum):
+                try:
+                    return candidate(value) if by_value else candidate[value]
+                except (ValueError, KeyError):
+                    continue
+        return self._left_plain(value, path, "a member of an enum")
+
+    def _dataclass(self, value: dict[str, Any], path: str, annotation: Any) -> Any:
+        found = [c for c in _candidates(annotation) if isinstance(c, type) and dataclasses.is_dataclass(c)]
+        fitting = [c for c in found if {f.name for f in dataclasses.fields(c) if f.init} == set(value)]
+        if not found:
+            return self._left_plain(value, path, "a dataclass")
+        chosen = (fitting or found)[0]
+        hints = _hints_of_init(chosen)
+        parts = {k: self.value(v, f"{path}.{k}", hints.get(k)) for k, v in value.items()}
+        try:
+            return chosen(**parts)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"the stored hyper-parameter {path} can not be made a {chosen.__qualname__} again: {error}. Pass it to"
+                f" {self.cls.__qualname__}.load_from_checkpoint."
+            ) from error
+
+    def _collection(self, kind: str | None, stored: type, parts: list[Any], annotation: Any) -> Any:
+        if kind == "namedtuple":
+            for candidate in _candidates(annotation):
+                if len(getattr(candidate, "_fields", ())) == len(parts):
+                    return candidate(*parts)
+        return {"set": set, "frozenset": frozenset}.get(kind or "", stored)(parts)
+
+    def _left_plain(self, value: Any, path: str, what: str) -> Any:
+        warn(
+            "LY-H003",
+            f"the hyper-parameter {path} was {what}, but no annotation of {self.cls.__qualname__}.__init__ says which:"
+            f" it is {value!r} now. Annotate the argument, or pass it to load_from_checkpoint.",
+            stacklevel=2,
+        )
+        return value
 
 
 def _candidates(annotation: Any) -> tuple[Any, ...]:
     origin = typing.get_origin(annotation)
-    if origin is typing.Union or origin is UnionType:
-        return typing.get_args(annotation)
-    return (annotation,)
+    return typing.get_args(annotation) if origin is typing.Union or origin is UnionType else (annotation,)
 
 
-def rebuild_for(cls: type, hparams: Mapping[str, Any], types: Mapping[str, str]) -> dict[str, Any]:
-    """Rebuild stored hyper-parameters with the annotations of ``cls.__init__``."""
-    try:
-        hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
-    except (NameError, TypeError):
-        hints = {n: p.annotation for n, p in inspect.signature(cls).parameters.items()}
-    return {name: rebuild(value, types, name, hints.get(name)) for name, value in hparams.items()}
+def _element_hint(annotation: Any, index: int) -> Any:
+    for candidate in _candidates(annotation):
+        arguments = typing.get_args(candidate)
+        if arguments and typing.get_origin(candidate) is tuple and arguments[-1] is not Ellipsis:
+            return arguments[index] if index < len(arguments) else None
+        if arguments:
+            return arguments[0]
+    return None
+
+
+def _mapping_hints(annotation: Any) -> tuple[Any, Any]:
+    for candidate in _candidates(annotation):
+        arguments = typing.get_args(candidate)
+        if len(arguments) == 2:
+            return arguments
+    return None, None
+
+
+def _hints_of_init(cls: type) -> dict[str, Any]:
+    """Return the annotations of ``cls.__init__`` and of those it inherits from, which get its ``**kwargs``."""
+    hints: dict[str, Any] = {}
+    for owner in reversed(cls.__mro__):
+        function = inspect.unwrap(vars(owner).get("__init__", object.__init__))
+        for name, annotation in getattr(function, "__annotations__", {}).items():
+            lone = SimpleNamespace(__annotations__={name: annotation})
+            try:
+                hints |= typing.get_type_hints(lone, getattr(function, "__globals__", {}))
+            except Exception:  # noqa: BLE001 - a name that only type checkers import must not spoil the other arguments
+                continue
+    return hints

@@ -21,7 +21,8 @@ def seed_everything(seed: int | None = None, workers: bool = False, verbose: boo
     """Seed Python's, NumPy's and torch's generators, and remember the seed for processes started later.
 
     Args:
-        seed: Between 0 and 4294967295. None takes the environment variable ``PL_GLOBAL_SEED``, else 0.
+        seed: Between 0 and 4294967295. None takes the environment variable ``PL_GLOBAL_SEED``, else 0. It also becomes
+            that variable.
         workers: Whether data workers get a seed of their own derived from this one.
         verbose: Whether to print the seed.
 
@@ -50,9 +51,9 @@ def seed_everything(seed: int | None = None, workers: bool = False, verbose: boo
                     "LY-S002",
                     f"Invalid seed found in the environment variable PL_GLOBAL_SEED: {text!r}, seed set to 0.",
                 )
-    seed = int(seed)
-    if not 0 <= seed <= MAX_SEED:
-        raise MisconfigurationValueError(f"seed must be between 0 and {MAX_SEED}; got {seed}.")
+    given, seed = seed, _whole(seed)
+    if seed is None or not 0 <= seed <= MAX_SEED:
+        raise MisconfigurationValueError(f"`seed` must be an integer between 0 and {MAX_SEED}; got {given!r}.")
     if verbose:
         print(f"Seed set to {seed}")  # noqa: T201
     os.environ["PL_GLOBAL_SEED"] = str(seed)
@@ -63,8 +64,26 @@ def seed_everything(seed: int | None = None, workers: bool = False, verbose: boo
     return seed
 
 
+def _whole(seed: Any) -> int | None:
+    try:
+        number = int(seed)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if isinstance(seed, str) or number == seed else None
+
+
 def collect_rng_state() -> dict[str, Any]:
-    """Return the state of every generator of this process as tensors and plain data."""
+    """Return the state of every generator of this process as tensors and plain data.
+
+    Example:
+        >>> import torch
+        >>> from leyden.core.seeding import collect_rng_state, restore_rng_state
+        >>> state = collect_rng_state()
+        >>> first = torch.rand(1)
+        >>> restore_rng_state(state)
+        >>> bool(first == torch.rand(1))
+        True
+    """
     name, keys, position, has_gauss, cached = np.random.get_state()
     state: dict[str, Any] = {
         "python": random.getstate(),

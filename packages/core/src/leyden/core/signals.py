@@ -18,6 +18,15 @@ class StopFlag:
 
     Attributes:
         signum: Number of the first signal that came, or None.
+
+    Example:
+        >>> import signal
+        >>> from leyden.core.signals import StopFlag
+        >>> flag = StopFlag()
+        >>> with flag.listening():
+        ...     signal.raise_signal(signal.SIGTERM)
+        >>> flag.signum == signal.SIGTERM
+        True
     """
 
     def __init__(self) -> None:
@@ -40,7 +49,9 @@ class StopFlag:
             yield
             return
         for caught in CAUGHT:
-            self._before[caught] = signal.signal(caught, self._handle)
+            # what the parent process had ignored, as for a job in the background, stays ignored
+            if signal.getsignal(caught) is not signal.SIG_IGN:
+                self._before[caught] = signal.signal(caught, self._handle)
         try:
             yield
         finally:

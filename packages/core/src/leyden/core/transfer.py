@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+import copy
+from collections.abc import MutableMapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ from torch import Tensor
 def move_to_device(batch: Any, device: torch.device | str) -> Any:
     """Return ``batch`` with every tensor, and everything that has a ``to(device)`` method, on ``device``.
 
-    Lists, tuples, named tuples, dicts and dataclasses are rebuilt around the moved parts; anything else stays.
+    Lists, tuples, named tuples, dicts and dataclasses are rebuilt around the moved parts; anything else stays. What is
+    given is not changed.
 
     Args:
         batch: Tensors in any nesting.
@@ -30,20 +32,24 @@ def move_to_device(batch: Any, device: torch.device | str) -> Any:
         if batch.device == torch.device(device):
             return batch
         return batch.to(device, non_blocking=torch.device(device).type == "cuda")
+    # before the containers: a packed sequence is a tuple that knows which of its tensors must stay on the CPU
+    to = getattr(batch, "to", None)
+    if callable(to) and not isinstance(batch, type):
+        moved = to(device)
+        return batch if moved is None else moved
     if isinstance(batch, (list, tuple)):
         parts = [move_to_device(v, device) for v in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
-    if isinstance(batch, dict):
-        items = {k: move_to_device(v, device) for k, v in batch.items()}
-        if isinstance(batch, defaultdict):
-            return defaultdict(batch.default_factory, items)
-        return OrderedDict(items) if isinstance(batch, OrderedDict) else items
-    if is_dataclass(batch) and not isinstance(batch, type):
-        for field in fields(batch):
-            object.__setattr__(batch, field.name, move_to_device(getattr(batch, field.name), device))
+    if isinstance(batch, MutableMapping):
+        # copied, so that a mapping with a constructor of its own stays what it is
+        batch = copy.copy(batch)
+        for key, value in batch.items():
+            batch[key] = move_to_device(value, device)
         return batch
-    to = getattr(batch, "to", None)
-    if callable(to):
-        moved = to(device)
-        return batch if moved is None else moved
+    if is_dataclass(batch) and not isinstance(batch, type):
+        moved = copy.copy(batch)
+        for field in fields(batch):
+            if hasattr(batch, field.name):
+                object.__setattr__(moved, field.name, move_to_device(getattr(batch, field.name), device))
+        return moved
     return batch

@@ -32,7 +32,17 @@ class ValCheck:
 
 
 def make_val_check(interval: float | int, every_epochs: int | None, length: int | None) -> ValCheck:
-    """Read ``val_check_interval`` for an epoch of ``length`` batches (None if unknown).
+    """Read ``val_check_interval``.
+
+    Args:
+        interval: The flag: a number of batches as an int, a share of the epoch as a float.
+        every_epochs: The flag ``check_val_every_n_epoch``.
+        length: Batches of an epoch, or None if unknown.
+
+    Example:
+        >>> from leyden.core.val_check import make_val_check
+        >>> make_val_check(0.25, 1, 10).every_batches
+        2
 
     Raises:
         MisconfigurationException: The interval does not fit the data.
@@ -40,11 +50,9 @@ def make_val_check(interval: float | int, every_epochs: int | None, length: int 
     if isinstance(interval, int):
         if length is not None and interval > length and every_epochs is not None:
             raise MisconfigurationValueError(
-                f"`val_check_interval` ({interval}) must be less than or equal to the number of the training"
-                f" batches ({length}). If"
-                " you want to disable validation set `limit_val_batches` to 0.0 instead. If you want to validate"
-                " based on the total"
-                " training batches, set `check_val_every_n_epoch=None`."
+                f"`val_check_interval` ({interval}) must be less than or equal to the number of the training batches"
+                f" ({length}). If you want to disable validation set `limit_val_batches` to 0.0 instead. If you want to"
+                " validate based on the total training batches, set `check_val_every_n_epoch=None`."
             )
         return ValCheck(interval, every_epochs)
     if length is None:
@@ -52,7 +60,6 @@ def make_val_check(interval: float | int, every_epochs: int | None, length: int 
             return ValCheck(None, every_epochs)
         raise MisconfigurationException(
             "When using an IterableDataset for `train_dataloader`, `Trainer(val_check_interval)` must be `1.0` or"
-            " an int. An int k"
-            f" specifies checking validation every k training batches; got {interval}."
+            f" an int. An int k specifies checking validation every k training batches; got {interval}."
         )
     return ValCheck(max(1, int(length * interval)), every_epochs)

@@ -100,7 +100,8 @@ class MetricCollection(nn.Module):
     def _regroup(self) -> None:
         """Let members with equal keys and no data hold one store, the one with the most counters."""
         groups: dict[Any, list[Metric]] = {}
-        for metric in self._members().values():
+        sources = {id(source): source for metric in self._members().values() for source in metric._sources()}
+        for metric in sources.values():
             key = metric.update_key() if self._shares and not metric.update_called else None
             groups.setdefault(id(metric) if key is None else (key, metric.device), []).append(metric)
         for members in groups.values():
@@ -114,7 +115,7 @@ class MetricCollection(nn.Module):
         self.__dict__["_groups"] = list(groups.values())
 
     def _clusters(self) -> Iterator[list[Metric]]:
-        """Yield the members that hold one store now; one that was used alone has left its group."""
+        """Yield the metrics that hold one store now; one that was used alone has left its group."""
         for group in self._groups:
             if len(group) == 1 or all(metric._store is group[0]._store for metric in group):
                 yield group
@@ -130,21 +131,19 @@ class MetricCollection(nn.Module):
         Raises:
             MetricTypeError: If no member knows a keyword.
         """
-        for members, known in self._with_keywords(kwargs):
-            with _driven(members[0]._store):
-                members[0].update(*args, **known)
+        for sharers, known in self._with_keywords(kwargs):
+            with _driven(sharers[0]._store):
+                sharers[0].update(*args, **known)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Add one batch to every member and return the members' values of that batch."""
         values: dict[int, Any] = {}
-        for members, known in self._with_keywords(kwargs):
-            if len(members) == 1:
-                results = [members[0](*args, **known)]
-            else:
-                with _driven(members[0]._store):
-                    results = forward_together(members, args, known)
-            values |= {id(metric): result for metric, result in zip(members, results, strict=True)}
-        named = self._named({name: values[id(metric)] for name, metric in self._members().items()})
+        for sharers, known in self._with_keywords(kwargs):
+            with _driven(sharers[0]._store):
+                results = [sharers[0](*args, **known)] if len(sharers) == 1 else forward_together(sharers, args, known)
+            values |= {id(metric): result for metric, result in zip(sharers, results, strict=True)}
+        members = self._members().items()
+        named = self._named({n: m._remember_batch(m._value(lambda source: values[id(source)])) for n, m in members})
         self.__dict__["_batch"] = {name: v.detach() if isinstance(v, Tensor) else v for name, v in named.items()}
         return named
 
@@ -155,7 +154,7 @@ class MetricCollection(nn.Module):
         """
         members = self._members()
         groups = {id(metric._group.group): metric._group.group for metric in members.values()}
-        together = len(groups) == 1 and all(m.sync_on_compute and not m._life.synced for m in members.values())
+        together = len(groups) == 1 and all(m.sync_on_compute and not m._is_synced() for m in members.values())
         if together and next(iter(members.values()))._must_sync():
             with self.synced(reduce_states(self.state_specs(), self.export_states(), groups.popitem()[1])):
                 return self._named({name: metric.compute() for name, metric in members.items()})
@@ -163,9 +162,12 @@ class MetricCollection(nn.Module):
 
     def reset(self) -> None:
         """Forget everything that was seen, in every member."""
+        for sharers in self._groups:
+            for metric in sharers:
+                with _driven(metric._store):
+                    metric.reset()
         for metric in self._members().values():
-            with _driven(metric._store):
-                metric.reset()
+            metric._life.cache = metric._life.batch_value = None
         self.__dict__["_batch"] = None
         self._regroup()
 
@@ -176,9 +178,9 @@ class MetricCollection(nn.Module):
 
     @property
     def compute_groups(self) -> dict[int, list[str]]:
-        """The names of the members that share one store, by number of the group."""
-        names = {id(metric): name for name, metric in self._members().items()}
-        return {i: [names[id(metric)] for metric in members] for i, members in enumerate(self._clusters())}
+        """The names of the members (or parts of members) that share one store, by number of the group."""
+        names = {id(leaf): path for path, leaf in reversed(list(self._leaves()))}
+        return {i: [names[id(metric)] for metric in sharers] for i, sharers in enumerate(self._clusters())}
 
     def state_specs(self) -> dict[str, StateSpec]:
         """Return how each state combines across batches and ranks, by ``member/state``, shared ones once."""

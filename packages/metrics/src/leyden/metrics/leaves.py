@@ -28,8 +28,8 @@ def by_store(leaves: Iterable[Leaf]) -> list[tuple[str, list[StatefulModule]]]:
 
 
 def joined(path: str, name: str) -> str:
-    """Return the key of a state below a path."""
-    return f"{path}/{name}" if path else name
+    """Return a path and what lies below it, either of which may be empty."""
+    return f"{path}/{name}" if path and name else path or name
 
 
 def specs_of(leaves: Iterable[Leaf]) -> dict[str, StateSpec]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import operator
 import warnings
 from abc import ABC, abstractmethod
@@ -19,26 +18,12 @@ from torch import Tensor
 from leyden.metrics.errors import MetricError, MetricTypeError, MetricValueError, MetricWarning
 from leyden.metrics.leaves import installed, joined, specs_of, states_of
 from leyden.metrics.module import StatefulModule
+from leyden.metrics.options import GroupReference, check_options
 from leyden.metrics.passes import counted_update, finished, forward_together, keywords_of, remembered_compute
 from leyden.metrics.states import UPDATE_COUNT, States, StateSpec, Store
 from leyden.metrics.sync import reduce_states
 
 Operand: TypeAlias = Union["Metric", Tensor, int, float]
-
-_OPTIONS = ("sync_on_compute", "dist_sync_on_step", "process_group", "compute_with_cache", "validate")
-
-
-class _Group:
-    """A process group that copies of a metric share and pickles leave behind: a group lives in one process."""
-
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        self.group = group
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Group:
-        return self
-
-    def __reduce__(self) -> tuple[type[_Group], tuple[()]]:
-        return _Group, ()
 
 
 def _binary(
@@ -115,17 +100,12 @@ class Metric(StatefulModule, ABC):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        for name in options.keys() - set(_OPTIONS):
-            close = difflib.get_close_matches(name, _OPTIONS, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the options of every metric are {', '.join(_OPTIONS)}"
-            raise MetricTypeError(f"{type(self).__name__} has no argument {name!r}; {hint}")
-        if options.get("validate", "deferred") not in ("deferred", "eager"):
-            raise MetricValueError(f"validate must be 'deferred' or 'eager'; got {options['validate']!r}")
+        check_options(type(self).__name__, options)
         self.sync_on_compute = bool(options.get("sync_on_compute", True))
         self.dist_sync_on_step = bool(options.get("dist_sync_on_step", False))
         self.compute_with_cache = bool(options.get("compute_with_cache", True))
         self._eager = options.get("validate", "deferred") == "eager"
-        self._group = _Group(options.get("process_group"))
+        self._group = GroupReference(options.get("process_group"))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -222,29 +202,40 @@ class Metric(StatefulModule, ABC):
     def _leaves(self) -> Iterator[tuple[str, StatefulModule]]:
         yield "", self
 
+    def _sources(self) -> list[Metric]:
+        """Return the metrics that are updated when this one is, each once."""
+        return [self]
+
+    def _value(self, of: Callable[[Metric], Any]) -> Any:
+        """Return the value of this metric, given a function that knows those of its sources."""
+        return of(self)
+
     def _check_values(self) -> None:
         """Raise for values that updates saw and could not judge without waiting for the device."""
 
     def _token(self) -> Hashable:
         return self._store.version
 
+    def _is_synced(self) -> bool:
+        return self._life.synced
+
     def _must_sync(self) -> bool:
         return dist.is_available() and dist.is_initialized() and dist.get_world_size(self._group.group) > 1
 
     def _compute_once(self) -> Any:
         life = self._life
-        if self.sync_on_compute and not life.synced and self._must_sync():
+        if self.sync_on_compute and not self._is_synced() and self._must_sync():
             # Never from the cache: a rank without new data would stay out of the collective, and the others would hang.
             with self.synced(reduce_states(self.state_specs(), self.export_states(), self._group.group)):
                 return self._checked_value()
         token = self._token()
         if life.cache is not None and life.cache[0] == token:
             return life.cache[1]
-        if not self.update_called and not life.synced:
+        if not self.update_called and not self._is_synced():
             message = f"{type(self).__name__}.compute was called before any update; its value stands for no data"
             warnings.warn(message, MetricWarning, stacklevel=3)
         value = self._checked_value()
-        if self.compute_with_cache and not life.synced:
+        if self.compute_with_cache and not self._is_synced():
             life.cache = (token, value)
         return value
 
@@ -266,6 +257,9 @@ class Metric(StatefulModule, ABC):
                 value = finished(self._evaluate())
         else:
             value = finished(self._evaluate())
+        return self._remember_batch(value)
+
+    def _remember_batch(self, value: Any) -> Any:
         self._life.batch_value = value.detach() if isinstance(value, Tensor) else value
         return value
 
@@ -361,10 +355,8 @@ class CompositionalMetric(Metric):
     def _value(self, of: Callable[[Metric], Any]) -> Any:
         values = []
         for operand in (self.metric_a, self.metric_b):
-            if isinstance(operand, CompositionalMetric):
+            if isinstance(operand, Metric):
                 values.append(operand._value(of))
-            elif isinstance(operand, Metric):
-                values.append(of(operand))
             elif operand is not None:
                 values.append(operand)
         device = next((v.device for v in values if isinstance(v, Tensor)), None)
@@ -385,9 +377,7 @@ class CompositionalMetric(Metric):
         sources = self._sources()
         known = keywords_of(sources, kwargs)
         values = {id(metric): metric(*args, **known[i]) for i, metric in enumerate(sources)}
-        value = self._value(lambda metric: values[id(metric)])
-        self._life.batch_value = value.detach() if isinstance(value, Tensor) else value
-        return value
+        return self._remember_batch(self._value(lambda metric: values[id(metric)]))
 
     def reset(self) -> None:
         """Reset each metric of the expression."""
@@ -419,6 +409,9 @@ class CompositionalMetric(Metric):
 
     def _token(self) -> Hashable:
         return tuple(metric._token() for metric in self._sources())
+
+    def _is_synced(self) -> bool:
+        return all(metric._is_synced() for metric in self._sources())
 
     def extra_repr(self) -> str:
         """Name the operation."""

@@ -97,6 +97,7 @@ class Store:
 
     __slots__ = (
         "_mutable",
+        "_released",
         "count",
         "defaults",
         "device",
@@ -117,6 +118,7 @@ class Store:
         self.values: dict[str, Any] = {}
         self.growing: list[str] = []
         self._mutable: list[str] = []
+        self._released: dict[str, int] = {}
         self.count = 0
         self.version = next(clock)
         self.device = torch.get_default_device()
@@ -155,7 +157,7 @@ class Store:
     def _sibling(self) -> Store:
         other = Store.__new__(Store)
         other.specs, other.defaults, other.folds = self.specs, self.defaults, self.folds
-        other.growing, other._mutable = self.growing, self._mutable
+        other.growing, other._mutable, other._released = self.growing, self._mutable, {}
         other.count = 0
         other.version = next(clock)
         other.device, other.placed = self.device, self.placed
@@ -190,6 +192,7 @@ class Store:
     def reset(self) -> None:
         """Forget all data."""
         self.values = self.fresh().values
+        self._released = {}
         self.count = 0
         self.touch()
 
@@ -223,12 +226,16 @@ class Store:
         """Cut new elements of growing states off the autograd graph and off larger storages."""
         for name in self.growing:
             items = self.values[name]
-            for position in range(len(items) - 1, -1, -1):
+            if isinstance(items, Tensor):
+                continue
+            first = self._released.get(name, 0)
+            for position in range(first if first <= len(items) else 0, len(items)):
                 item = items[position]
-                larger = item.untyped_storage().nbytes() > item.numel() * item.element_size()
-                if not item.requires_grad and not larger:
-                    break
-                items[position] = item.detach().clone() if larger else item.detach()
+                if item.untyped_storage().nbytes() > item.numel() * item.element_size():
+                    items[position] = item.detach().clone()
+                elif item.requires_grad:
+                    items[position] = item.detach()
+            self._released[name] = len(items)
 
     def mergeable(self) -> bool:
         """Return whether every state can be combined without the metric's own code."""
@@ -243,12 +250,16 @@ class Store:
                 if spec.reduction != "mean" and new is not self.defaults[name]:
                     self.values[name] = self._combined(name, spec.reduction, self.values[name], new)
             self.values.update(means)
+            self.let_go()
         self.count += other.count
         self.touch()
 
     def _combined(self, name: str, reduction: Reduction, old: State, new: State) -> State:
-        if isinstance(old, list):
-            return [*old, *([new] if isinstance(new, Tensor) else new)]
+        if reduction == "cat":
+            items = [old] if isinstance(old, Tensor) else old
+            items.extend([new] if isinstance(new, Tensor) else new)
+            return items
+        assert isinstance(old, Tensor)
         assert isinstance(new, Tensor)
         new = self._local(new)
         if reduction == "sum":

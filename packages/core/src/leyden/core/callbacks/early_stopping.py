@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from leyden.core.trainer.trainer import Trainer
 
 
-class EarlyStoppingReason(StrEnum):
+class EarlyStoppingReason(Enum):
     """Why the training was stopped."""
 
-    NOT_STOPPED = "not_stopped"
-    STOPPING_THRESHOLD = "stopping_threshold"
-    DIVERGENCE_THRESHOLD = "divergence_threshold"
-    PATIENCE_EXHAUSTED = "patience_exhausted"
-    NON_FINITE_METRIC = "non_finite_metric"
+    NOT_STOPPED = 0
+    STOPPING_THRESHOLD = 1
+    DIVERGENCE_THRESHOLD = 2
+    PATIENCE_EXHAUSTED = 3
+    NON_FINITE_METRIC = 4
 
 
 class EarlyStopping(Callback):
@@ -95,7 +95,7 @@ class EarlyStopping(Callback):
             "stopped_epoch": self.stopped_epoch,
             "best_score": self.best_score,
             "patience": self.patience,
-            "stopping_reason": str(self.stopping_reason),
+            "stopping_reason": self.stopping_reason.value,
             "stopping_reason_message": self.stopping_reason_message,
         }
 
@@ -105,9 +105,7 @@ class EarlyStopping(Callback):
         self.stopped_epoch = state_dict["stopped_epoch"]
         self.best_score = state_dict["best_score"]
         self.patience = state_dict["patience"]
-        reason = state_dict.get("stopping_reason", "not_stopped")
-        known = {str(r): r for r in EarlyStoppingReason}
-        self.stopping_reason = known.get(str(reason), EarlyStoppingReason.NOT_STOPPED)
+        self.stopping_reason = EarlyStoppingReason(state_dict.get("stopping_reason", 0))
         self.stopping_reason_message = state_dict.get("stopping_reason_message")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -152,24 +150,23 @@ class EarlyStopping(Callback):
         return bool(a < b) if self.mode == "min" else bool(a > b)
 
     def _evaluate(self, current: Tensor) -> tuple[bool, str | None]:
-        sign = "<" if self.mode == "min" else ">"
+        better, worse = ("<", ">") if self.mode == "min" else (">", "<")
         if self.check_finite and not torch.isfinite(current):
             return self._stop(
                 EarlyStoppingReason.NON_FINITE_METRIC,
                 f"Monitored metric {self.monitor} = {current} is not finite. Previous best value was"
-                f" {self.best_score:.3f}."
-                " Signaling Trainer to stop.",
+                f" {self.best_score:.3f}. Signaling Trainer to stop.",
             )
         if self.stopping_threshold is not None and self._better(current, self.stopping_threshold):
             return self._stop(
                 EarlyStoppingReason.STOPPING_THRESHOLD,
-                f"Stopping threshold reached: {self.monitor} = {current} {sign} {self.stopping_threshold}."
+                f"Stopping threshold reached: {self.monitor} = {current} {better} {self.stopping_threshold}."
                 " Signaling Trainer to stop.",
             )
         if self.divergence_threshold is not None and self._better(-current, -self.divergence_threshold):
             return self._stop(
                 EarlyStoppingReason.DIVERGENCE_THRESHOLD,
-                f"Divergence threshold reached: {self.monitor} = {current} {sign} {self.divergence_threshold}."
+                f"Divergence threshold reached: {self.monitor} = {current} {worse} {self.divergence_threshold}."
                 " Signaling Trainer to stop.",
             )
         if self._better(current - self.min_delta, self.best_score.to(current.device)):

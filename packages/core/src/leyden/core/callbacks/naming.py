@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from leyden.core.errors import MisconfigurationValueError
+
 
 def format_name(
     pattern: str,
@@ -29,7 +31,14 @@ def format_name(
         join: Between prefix and name.
         equals: Between name and value.
 
+    Returns:
+        The name, without the ending.
+
+    Raises:
+        MisconfigurationValueError: A format does not fit its value.
+
     Example:
+        >>> from leyden.core.callbacks.naming import format_name
         >>> format_name("{epoch}-{val_loss:.2f}", {"epoch": 3, "val_loss": 0.125})
         'epoch=3-val_loss=0.12'
     """
@@ -38,7 +47,12 @@ def format_name(
         name, spec = match.group(1), match.group(2) or ""
         value = values.get(name, 0)
         number = value.item() if isinstance(value, torch.Tensor) else value
-        text = format(number, spec[1:]) if spec else str(number)
+        try:
+            text = format(number, spec[1:]) if spec else str(number)
+        except ValueError as error:
+            raise MisconfigurationValueError(
+                f"the file name pattern {pattern!r} has a format that does not fit {name}={number!r}: {error}."
+            ) from error
         return f"{name}{equals}{text}" if insert_names else text
 
     name = re.sub(r"\{([^{}:]*)(:[^{}]*)?\}", fill, pattern)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from leyden.core.callback import Callback
+from leyden.core.errors import MisconfigurationValueError
 from leyden.core.table import render
 
 if TYPE_CHECKING:
@@ -20,11 +23,21 @@ class ModelSummary(Callback):
 
     Args:
         max_depth: How deep into nested modules to go; -1 for all the way, 0 for the totals only.
+
+    Raises:
+        MisconfigurationValueError: ``max_depth`` is below -1.
+
+    Example:
+        >>> from leyden.core.callbacks import ModelSummary
+        >>> ModelSummary(max_depth=2).max_depth
+        2
     """
 
     observer = True
 
     def __init__(self, max_depth: int = 1) -> None:
+        if not isinstance(max_depth, int) or max_depth < -1:
+            raise MisconfigurationValueError(f"`max_depth` must be -1, 0, or more; got {max_depth!r}.")
         self.max_depth = max_depth
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -34,6 +47,9 @@ class ModelSummary(Callback):
 
 def summarize(module: nn.Module, max_depth: int = 1) -> str:
     """Return a table of a module's layers.
+
+    A parameter that several layers share counts once in the totals; one that is not made yet (a lazy layer) counts as
+    nothing and is marked by a plus sign.
 
     Args:
         module: Any module.
@@ -53,23 +69,14 @@ def summarize(module: nn.Module, max_depth: int = 1) -> str:
     for name, layer in module.named_modules():
         depth = name.count(".") + 1
         if name and (max_depth == -1 or depth <= max_depth):
-            rows.append((name, type(layer).__name__, _grouped(_count(layer))))
-    unique = {id(p): p for p in module.parameters()}.values()
-    total = sum(_size(p) for p in unique)
-    trainable = sum(_size(p) for p in unique if p.requires_grad)
-    size = sum(_size(p) * p.element_size() for p in unique) / 1e6
-    totals = f"{_grouped(total)} parameters ({_grouped(trainable)} trainable), {size:.3f} MB"
+            rows.append((name, type(layer).__name__, _count(layer.parameters())))
+    parameters = list(module.parameters())
+    trainable = _count(p for p in parameters if p.requires_grad)
+    size = sum(p.numel() * p.element_size() for p in parameters if not is_lazy(p)) / 1e6
+    totals = f"{_count(parameters)} parameters ({trainable} trainable), {size:.3f} MB"
     return f"{render(('name', 'type', 'params'), rows)}\n{totals}" if rows else totals
 
 
-def _count(module: nn.Module) -> int:
-    return sum(_size(p) for p in {id(p): p for p in module.parameters()}.values())
-
-
-def _size(parameter: Any) -> int:
-    # a lazy parameter has no size before the first forward
-    return 0 if isinstance(parameter, nn.parameter.UninitializedParameter) else parameter.numel()
-
-
-def _grouped(number: int) -> str:
-    return f"{number:,}"
+def _count(parameters: Iterable[Tensor]) -> str:
+    found = list(parameters)
+    return f"{sum(p.numel() for p in found if not is_lazy(p)):,}{'+' if any(map(is_lazy, found)) else ''}"

@@ -68,6 +68,8 @@ class Order:
         """Observe the loader's sampler. `detach` puts everything back."""
         if self._attribute is not None:
             inner = getattr(self.loader, self._attribute)
+            if getattr(self.loader, "_iterator", None) is not None:
+                self.loader._iterator = None  # type: ignore[attr-defined]  # persistent workers hold the sampler they began with
             if not isinstance(inner, _Recorded):
                 # DataLoader refuses plain assignment of its samplers once it is built
                 object.__setattr__(self.loader, self._attribute, _Recorded(inner, self))

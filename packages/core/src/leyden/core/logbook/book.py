@@ -31,6 +31,7 @@ from leyden.core.logbook.slot import (
 )
 
 Values = dict[str, Tensor]
+Table = dict[str | int, AnySlot]
 
 
 class Results:
@@ -43,12 +44,12 @@ class Results:
 
     def __init__(self, *, training: bool = False, loaders: int = 1) -> None:
         self.training, self.loaders = training, loaders
-        self.by_loader: dict[int | None, dict[str, dict[str, AnySlot]]] = {}
+        self.by_loader: dict[int | None, dict[str, Table]] = {}
         self.loader: int | None = None
         self.tables = self.select(None)
         self.on_epoch = False
 
-    def select(self, loader: int | None) -> dict[str, dict[str, AnySlot]]:
+    def select(self, loader: int | None) -> dict[str, Table]:
         """Make the tables of one loader current; None stands for what belongs to no loader."""
         self.loader = loader
         self.tables = self.by_loader.setdefault(loader, {})
@@ -130,7 +131,8 @@ class LogBook:
         """Take one value. See `LightningModule.log`."""
         results = self.results
         table = results.tables.get(self.hook) if results is not None else None  # type: ignore[arg-type]
-        slot = table.get(name) if table is not None else None
+        # a group of metrics has no name of its own, so the object stands for it
+        slot = table.get(name or id(value)) if table is not None else None
         if slot is None or slot.flags != flags:
             slot = self._slot(name, value, flags, attribute)
             if slot is None:
@@ -170,7 +172,8 @@ class LogBook:
                 f"You called `self.log` with the key `{name}` but it should not contain information like"
                 " `/dataloader_idx_`"
             )
-        known = results.tables.get(hook, {}).get(name)
+        key = name or id(value)
+        known = results.tables.get(hook, {}).get(key)
         if known is not None and known.flags is None:
             known.flags = flags
             return known
@@ -188,7 +191,7 @@ class LogBook:
         else:
             check_value(name, value)
             slot = Slot(routing, flags, reduction(flags[REDUCE_FX]))
-        results.tables.setdefault(hook, {})[name] = slot
+        results.tables.setdefault(hook, {})[key] = slot
         return slot
 
     def _check_metric(self, name: str, metric: Any, attribute: str | None) -> None:

@@ -48,21 +48,21 @@ def run(s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any, **op
     begun = False
     status = "failed"
     try:
+        validate_configuration(s, fn, loaders)
+        prepare_data(s)
+        path = resolve(s, ckpt_path)
+        for logger in s.loggers:
+            _ = logger.version  # all choose before one of them makes the folder of a version
+        begun = True
+        setup(s, fn)
+        checkpoint = file.load(path, "cpu") if path is not None else None
+        trainer._ckpt_path = str(path) if path is not None else None
+        if checkpoint is not None:
+            state.restore_model(s, checkpoint)
+            state.restore_callbacks(s, checkpoint)
+        s.module.to(s.device)
+        result = None
         with s.stop.listening():
-            validate_configuration(s, fn, loaders)
-            prepare_data(s)
-            path = resolve(s, ckpt_path)
-            for logger in s.loggers:
-                _ = logger.version  # all choose before one of them makes the folder of a version
-            begun = True
-            setup(s, fn)
-            checkpoint = file.load(path, "cpu") if path is not None else None
-            trainer._ckpt_path = str(path) if path is not None else None
-            if checkpoint is not None:
-                state.restore_model(s, checkpoint)
-                state.restore_callbacks(s, checkpoint)
-            s.module.to(s.device)
-            result = None
             if fn == TrainerFn.FITTING:
                 prepare_fit(s, loaders, checkpoint)
                 fit(s)

@@ -15,6 +15,10 @@ from leyden.metrics.classification.threshold import ThresholdCounts
 from leyden.metrics.metric import Metric
 
 
+def _share_of_right(matrix: Tensor) -> Tensor:
+    return ratio(matrix[..., 0, 0] + matrix[..., 1, 1], matrix.sum((-2, -1)))
+
+
 class Accuracy(Metric, metaclass=TaskDoor):
     """Accuracy of a binary, multiclass or multilabel task.
 
@@ -137,8 +141,7 @@ class BinaryAccuracy(ThresholdCounts, Accuracy):
 
     def compute(self) -> Tensor:
         """Return the accuracy, shape ``()``, samplewise ``(N,)``."""
-        counts = self._counts()
-        return ratio(counts.right, counts.total)
+        return _share_of_right(self._matrix())
 
 
 class MulticlassAccuracy(MulticlassCounts, Accuracy):
@@ -239,8 +242,7 @@ class MultilabelAccuracy(ThresholdCounts, Accuracy):
 
     def compute(self) -> Tensor:
         """Return the accuracy, shape ``()``, without average ``(L,)``; samplewise with a first dimension N."""
-        counts = self._counts()
+        matrix = self._matrix()
         if self.average == "micro":
-            counts = counts.over_classes()
-            return ratio(counts.right, counts.total)
-        return averaged(ratio(counts.right, counts.total), self.average, counts.actual)
+            return _share_of_right(matrix.sum(-3))
+        return averaged(_share_of_right(matrix), self.average, matrix[..., 1, :].sum(-1))

@@ -18,6 +18,7 @@ from leyden.metrics.classification.arguments import (
 )
 from leyden.metrics.classification.guards import add_range, check_labels, check_scores, whole, widen
 from leyden.metrics.classification.scores import Counts
+from leyden.metrics.classification.units import Units
 from leyden.metrics.errors import MetricValueError
 from leyden.metrics.metric import Metric
 from leyden.metrics.states import Store
@@ -57,7 +58,7 @@ class MulticlassCounts(Metric):
         self.multidim_average = multidim_average
         self.ignore_index = ignore_index
         self.validate_args = validate_args
-        self.__dict__["_unit"] = torch.ones((), dtype=torch.int64)
+        self._units = Units()
         matrix = whole_matrix or num_classes <= _SMALL
         self._use_layout("samples" if multidim_average == "samplewise" else "confmat" if matrix else "counts")
 
@@ -126,23 +127,20 @@ class MulticlassCounts(Metric):
         self._count(values, labels, target, unit)
 
     def _check_shapes(self, preds: Tensor, target: Tensor, scores: bool) -> None:
-        shapes = f"preds {tuple(preds.shape)} and target {tuple(target.shape)}"
-        if not (scores or preds.shape == target.shape) or target.ndim == 0:
-            raise MetricValueError(
-                f"preds must have the shape of target, (N, ...), or one of classes more, (N, C, ...); got {shapes}"
-            )
-        if scores:
-            if not preds.is_floating_point():
-                raise MetricValueError(f"preds of shape (N, C, ...) must be floating point scores; got {preds.dtype}")
-            if preds.shape[1] != self.num_classes or preds.shape[2:] != target.shape[1:] or len(preds) != len(target):
-                raise MetricValueError(
-                    f"preds of shape (N, C, ...) must fit target (N, ...) with C = num_classes = {self.num_classes}; "
-                    f"got {shapes}"
-                )
-        elif self.top_k > 1:
-            raise MetricValueError(f"top_k={self.top_k} needs preds with scores, (N, C, ...); got labels: {shapes}")
-        if self.multidim_average == "samplewise" and target.ndim < 2:
-            raise MetricValueError(f"multidim_average='samplewise' needs targets of two dimensions; got {shapes}")
+        rule = None
+        shape, labels = preds.shape, target.shape
+        if not (scores or shape == labels) or not labels:
+            rule = "preds must have the shape of target, (N, ...), or one dimension of classes more, (N, C, ...)"
+        elif scores and not preds.is_floating_point():
+            rule = f"preds of shape (N, C, ...) must be floating point scores, not {preds.dtype}"
+        elif scores and (shape[1] != self.num_classes or shape[0] != labels[0] or shape[2:] != labels[1:]):
+            rule = f"preds (N, C, ...) must fit target (N, ...) with C = num_classes = {self.num_classes}"
+        elif self.top_k > 1 and not scores:
+            rule = f"top_k={self.top_k} needs preds with scores, (N, C, ...)"
+        elif self.multidim_average == "samplewise" and len(labels) < 2:
+            rule = "multidim_average='samplewise' needs targets of two dimensions"
+        if rule is not None:
+            raise MetricValueError(f"{rule}; got preds {tuple(shape)} and target {tuple(labels)}")
 
     def _labels(self, preds: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the highest score and the predicted class: the target, if it is among the ``top_k``."""
@@ -160,7 +158,7 @@ class MulticlassCounts(Metric):
             return
         if target.ndim > 1:
             labels, target = labels.flatten(), target.flatten()
-        unit = self._ones(target) if unit is None else unit.flatten()
+        unit = self._units.like(target) if unit is None else unit.flatten()
         if "confmat" in values:
             # Out of range is reported in compute; until then such a pair must not reach outside of the matrix.
             cells = torch.add(labels, target, alpha=classes).clamp_(0, classes * classes - 1)
@@ -183,13 +181,6 @@ class MulticlassCounts(Metric):
             counts.index_add_(0, (rows + kind * classes + where).flatten(), amount.flatten())
         return counts.reshape(samples, 3, classes)
 
-    def _ones(self, like: Tensor) -> Tensor:
-        unit: Tensor = self._unit
-        if unit.numel() != like.numel() or unit.device != like.device:
-            # One element seen many times: no memory, and no operation while the batch size stays.
-            unit = self.__dict__["_unit"] = torch.ones((), dtype=torch.int64, device=like.device).expand(like.numel())
-        return unit
-
     def _matrix(self) -> Tensor:
         confmat: Tensor = self._store.values["confmat"]
         return confmat
@@ -204,7 +195,7 @@ class MulticlassCounts(Metric):
         else:
             empty = torch.zeros(0, 3, self.num_classes, dtype=torch.int64, device=self._store.device)
             hits, predicted, actual = torch.cat([empty, *values["samples"]]).unbind(1)
-        return Counts(hits, predicted, actual, actual.sum(-1, keepdim=True).expand_as(actual))
+        return Counts(hits, predicted, actual)
 
     def _check_values(self) -> None:
         if not self.validate_args:

@@ -18,18 +18,11 @@ class Counts(NamedTuple):
         hits: How often 1, or the class, was predicted and right: true positives.
         predicted: How often it was predicted.
         actual: How often it was the target.
-        total: How many predictions there were.
     """
 
     hits: Tensor
     predicted: Tensor
     actual: Tensor
-    total: Tensor
-
-    @property
-    def right(self) -> Tensor:
-        """True positives and true negatives."""
-        return self.total - self.predicted - self.actual + 2 * self.hits
 
     def over_classes(self) -> Counts:
         """Return the sums over the classes or labels."""

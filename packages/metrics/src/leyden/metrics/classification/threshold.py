@@ -21,8 +21,12 @@ from leyden.metrics.classification.arguments import (
 )
 from leyden.metrics.classification.guards import add_range, check_labels, check_scores, whole, widen
 from leyden.metrics.classification.scores import Counts
+from leyden.metrics.classification.units import Units
 from leyden.metrics.errors import MetricValueError
 from leyden.metrics.metric import Metric
+
+# Up to here one binary search costs a seventh of two comparisons; far beyond, several times as much.
+_FEW = 8192
 
 
 class ThresholdCounts(Metric):
@@ -63,8 +67,9 @@ class ThresholdCounts(Metric):
         self.input = input
         self._labels = num_labels or 1
         self._cuts = sorted((threshold, _logit(threshold)))
+        self._edges = torch.tensor(self._cuts)
         self._cells_shape = (self._labels, 2, 3)
-        self.__dict__["_unit"] = torch.ones((), dtype=torch.int64)
+        self._units = Units()
         if multidim_average == "samplewise":
             self.add_state("samples", [], "cat")
         else:
@@ -105,8 +110,7 @@ class ThresholdCounts(Metric):
             unit = keep.long()
         if preds.is_floating_point():
             widen(values, "score", preds)
-            low, high = self._cuts
-            level = torch.add((preds > low).long(), preds > high)
+            level = self._levels(preds)
         else:
             labels = whole(preds)
             if self.validate_args:
@@ -116,17 +120,25 @@ class ThresholdCounts(Metric):
             widen(values, "target", target)
         self._count(values, torch.add(level, target, alpha=3), unit)
 
+    def _levels(self, preds: Tensor) -> Tensor:
+        """Return how many of the two cuts each score exceeds."""
+        if preds.numel() > _FEW or preds.dtype != torch.float32:
+            return torch.add((preds > self._cuts[0]).long(), preds > self._cuts[1])
+        if self._edges.device != preds.device:
+            self._edges = self._edges.to(preds.device)
+        return torch.bucketize(preds, self._edges)
+
     def _check_shapes(self, preds: Tensor, target: Tensor) -> None:
-        shapes = f"preds {tuple(preds.shape)} and target {tuple(target.shape)}"
-        if preds.shape != target.shape:
-            raise MetricValueError(f"preds and target must have the same shape; got {shapes}")
-        if self.num_labels is not None and (preds.ndim < 2 or preds.shape[1] != self.num_labels):
-            raise MetricValueError(
-                f"preds and target must be (N, L, ...) with L = num_labels = {self.num_labels}; got {shapes}"
-            )
-        least = 2 if self.num_labels is None else 3
-        if self.multidim_average == "samplewise" and preds.ndim < least:
-            raise MetricValueError(f"multidim_average='samplewise' needs {least} dimensions; got {shapes}")
+        rule = None
+        shape, least = preds.shape, 2 if self.num_labels is None else 3
+        if shape != target.shape:
+            rule = "preds and target must have the same shape"
+        elif self.num_labels is not None and (len(shape) < 2 or shape[1] != self.num_labels):
+            rule = f"preds and target must be (N, L, ...) with L = num_labels = {self.num_labels}"
+        elif self.multidim_average == "samplewise" and len(shape) < least:
+            rule = f"multidim_average='samplewise' needs {least} dimensions"
+        if rule is not None:
+            raise MetricValueError(f"{rule}; got preds {tuple(shape)} and target {tuple(target.shape)}")
 
     def _count(self, values: dict[str, Any], cells: Tensor, unit: Tensor | None) -> None:
         # Out of range is reported in compute; until then such a pair must not reach another label or outside.
@@ -143,14 +155,7 @@ class ThresholdCounts(Metric):
         else:
             counts = values["cells"].view(-1)
         cells = cells.flatten()
-        counts.index_add_(0, cells, self._ones(cells) if unit is None else unit.flatten())
-
-    def _ones(self, like: Tensor) -> Tensor:
-        unit: Tensor = self._unit
-        if unit.numel() != like.numel() or unit.device != like.device:
-            # One element seen many times: no memory, and no operation while the batch size stays.
-            unit = self.__dict__["_unit"] = torch.ones((), dtype=torch.int64, device=like.device).expand(like.numel())
-        return unit
+        counts.index_add_(0, cells, self._units.like(cells) if unit is None else unit.flatten())
 
     def _matrix(self) -> Tensor:
         """Return confusion matrices, ``(..., 2, 2)`` for a binary and ``(..., L, 2, 2)`` for a multilabel task."""
@@ -172,7 +177,7 @@ class ThresholdCounts(Metric):
 
     def _counts(self) -> Counts:
         matrix = self._matrix()
-        return Counts(matrix[..., 1, 1], matrix[..., 1].sum(-1), matrix[..., 1, :].sum(-1), matrix.sum((-2, -1)))
+        return Counts(matrix[..., 1, 1], matrix[..., 1].sum(-1), matrix[..., 1, :].sum(-1))
 
     def _check_values(self) -> None:
         if not self.validate_args:

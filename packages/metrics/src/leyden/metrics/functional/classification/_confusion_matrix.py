@@ -56,8 +56,8 @@ def confusion_matrix(
         >>> target = torch.tensor([2, 1, 0, 0])
         >>> confusion_matrix(preds, target, "multiclass", num_classes=3)
         tensor([[1, 1, 0],
-            [0, 1, 0],
-            [0, 0, 1]])
+                [0, 1, 0],
+                [0, 0, 1]])
     """
     metric = ConfusionMatrix(
         task,
@@ -106,7 +106,7 @@ def binary_confusion_matrix(
         >>> target = torch.tensor([0, 1, 0, 1])
         >>> binary_confusion_matrix(preds, target)
         tensor([[1, 1],
-            [0, 2]])
+                [0, 2]])
     """
     metric = BinaryConfusionMatrix(
         threshold=threshold, normalize=normalize, ignore_index=ignore_index, validate_args=validate_args, input=input
@@ -145,8 +145,8 @@ def multiclass_confusion_matrix(
         >>> target = torch.tensor([2, 1, 0, 0])
         >>> multiclass_confusion_matrix(preds, target, num_classes=3)
         tensor([[1, 1, 0],
-            [0, 1, 0],
-            [0, 0, 1]])
+                [0, 1, 0],
+                [0, 0, 1]])
     """
     metric = MulticlassConfusionMatrix(
         num_classes=num_classes, normalize=normalize, ignore_index=ignore_index, validate_args=validate_args
@@ -190,10 +190,10 @@ def multilabel_confusion_matrix(
         >>> target = torch.tensor([[1, 0], [0, 0]])
         >>> multilabel_confusion_matrix(preds, target, num_labels=2)
         tensor([[[1, 0],
-             [0, 1]],
-    <BLANKLINE>
-            [[1, 1],
-             [0, 0]]])
+                 [0, 1]],
+        <BLANKLINE>
+                [[1, 1],
+                 [0, 0]]])
     """
     metric = MultilabelConfusionMatrix(
         num_labels=num_labels,

@@ -1,4 +1,4 @@
-"""What every test must leave as it was: environment, signal handlers, threads, process groups, random state defaults."""
+"""What every test must leave as it was: environment, signal handlers, threads and process groups."""
 
 import os
 import signal

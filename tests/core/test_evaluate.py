@@ -87,7 +87,7 @@ def test_predict_calls_the_module_by_default(tmp_path):
 def test_limits(tmp_path):
     assert trainer(tmp_path, limit_val_batches=1).validate(Model(), data(), verbose=False) == [{"mean": 1.5}]
     assert trainer(tmp_path, limit_test_batches=0.67).test(Model(), data(), verbose=False) == [{"mean": 3.5}]
-    with pytest.raises(MisconfigurationException, match="Try at least `limit_val_batches=0.33"):
+    with pytest.raises(MisconfigurationException, match=r"Try at least `limit_val_batches=0\.33"):
         trainer(tmp_path, limit_val_batches=0.1).validate(Model(), data(), verbose=False)
 
 
@@ -101,7 +101,7 @@ def test_named_loaders(tmp_path):
 
 
 def test_several_loaders_need_the_argument(tmp_path):
-    with pytest.raises(MisconfigurationException, match="no `dataloader_idx` argument in `Model.test_step"):
+    with pytest.raises(MisconfigurationException, match=r"no `dataloader_idx` argument in `Model\.test_step"):
         trainer(tmp_path).test(Model(), [data(), data()])
 
 

@@ -117,7 +117,11 @@ class LightningDataModule(DataHooks, HyperparametersMixin):
         given = {"train": train_dataset, "val": val_dataset, "test": test_dataset, "predict": predict_dataset}
         for kind, datasets in given.items():
             if datasets is not None:
-                options = {"shuffle": kind == "train", "batch_size": batch_size, "num_workers": num_workers}
+                options: dict[str, Any] = {
+                    "shuffle": kind == "train",
+                    "batch_size": batch_size,
+                    "num_workers": num_workers,
+                }
                 setattr(data, f"{kind}_dataloader", partial(_loaders, datasets, **options))
         return data
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import inspect
+import re
 import typing
 from argparse import Namespace
 from collections import Counter, OrderedDict
@@ -30,11 +31,20 @@ from leyden.core.errors import CheckpointError, warn
 
 _LEAVES = (NoneType, bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Size)
 DEEPEST = 64
-MOST_PARTS = 1_000_000
+MOST_PARTS = 100_000
+# torch's reader of plain data takes integers of up to 255 bytes
+MOST_BITS = 2032
 
 
 class NotPlainError(TypeError):
     """A value has no plain form; ``args[0]`` says what it is."""
+
+
+def _is_leaf(value: Any) -> bool:
+    kind = type(value)
+    if kind is int:
+        return bool(value.bit_length() <= MOST_BITS)
+    return kind in _LEAVES and not (kind is bytes and not value)
 
 
 class _Flattening:
@@ -59,24 +69,25 @@ class _Flattening:
         yield
         self._open.discard(id(container))
 
-    def _count(self, parts: int) -> None:
-        self._parts += parts
-        if self._parts > MOST_PARTS:
-            raise NotPlainError(f"value of more than {MOST_PARTS} parts, which a tensor or a file should hold")
-
     def plain(self, value: Any, path: str) -> Any:
         """Return the plain form of a part.
 
         Raises:
             NotPlainError: It has none.
         """
-        self._count(1)
-        if type(value) in _LEAVES:
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise NotPlainError(f"value of more than {MOST_PARTS} parts, which a file of its own should hold")
+        if _is_leaf(value):
             return value
+        if type(value) is bytes:
+            # torch's reader of plain data refuses the form in which pickle writes empty bytes
+            self.types[path] = "no bytes"
+            return ""
         if isinstance(value, Tensor):
             return value.detach().cpu().clone()
         if isinstance(value, enum.Enum):
-            by_value = type(value.value) in _LEAVES
+            by_value = _is_leaf(value.value)
             self.types[path] = "enum" if by_value else "enum name"
             return value.value if by_value else value.name
         if isinstance(value, PurePath):
@@ -90,14 +101,17 @@ class _Flattening:
         if isinstance(value, str):
             return str.__str__(value)
         if isinstance(value, (int, float)):
-            return int.__int__(value) if isinstance(value, int) else float.__float__(value)
+            number = int.__int__(value) if isinstance(value, int) else float.__float__(value)
+            if _is_leaf(number):
+                return number
+            raise NotPlainError(f"int of more than {MOST_BITS} bits")
         with self._inside(value):
             return self._container(value, path)
 
     def _numpy(self, value: Any, path: str) -> Any:
         if isinstance(value, np.generic):
             number = value.item()
-            if type(number) in _LEAVES:
+            if _is_leaf(number):
                 return number
         else:
             try:
@@ -126,6 +140,8 @@ class _Flattening:
         return {name: self.plain(value, f"{path}.{name}") for name, value in values.items()}
 
     def _mapping(self, value: Mapping[Any, Any], path: str) -> Any:
+        if type(value) is dict and all(_is_leaf(k) and _is_leaf(v) for k, v in value.items()):
+            return dict(value)
         items: dict[Any, Any] = {}
         for key, item in value.items():
             name = self._key(key, path)
@@ -137,7 +153,7 @@ class _Flattening:
         return Counter(items) if type(value) is Counter else items
 
     def _key(self, key: Any, path: str) -> Any:
-        if type(key) in _LEAVES:
+        if _is_leaf(key):
             return key
         name = _Flattening({}).plain(key, "")
         try:
@@ -148,8 +164,7 @@ class _Flattening:
 
     def _collection(self, value: Any, path: str) -> Any:
         known = len(self.types)
-        if all(type(v) in _LEAVES for v in value):
-            self._count(len(value))
+        if all(map(_is_leaf, value)):
             parts = list(value)
         else:
             parts = [self.plain(v, f"{path}[{i}]") for i, v in enumerate(value)]
@@ -222,6 +237,41 @@ def rebuild_for(cls: type, hparams: Mapping[str, Any], types: Mapping[str, str])
     return {name: rebuilding.value(value, name, hints.get(name)) for name, value in hparams.items()}
 
 
+def rebuild_whole(
+    cls: type, holder: str, hparams: Mapping[str, Any], types: Mapping[str, str], given: Mapping[str, Any]
+) -> Any:
+    """Rebuild the one argument of ``cls.__init__`` that holds all hyper-parameters.
+
+    Args:
+        cls: The class whose argument it is.
+        holder: Name of the argument. If its annotation is a dataclass or `argparse.Namespace`, it becomes one again.
+        hparams: The stored plain values by name.
+        types: The stored side table.
+        given: Values that take the place of stored ones.
+
+    Returns:
+        A dataclass, a Namespace, or a dict.
+
+    Raises:
+        CheckpointError: The stored values do not fit the annotated class.
+
+    Example:
+        >>> from argparse import Namespace
+        >>> from leyden.core.plain import rebuild_whole
+        >>> class Model:
+        ...     def __init__(self, config: Namespace): ...
+        >>> rebuild_whole(Model, "config", {"lr": 0.1, "data": "digits"}, {"data": "path"}, {"width": 2})
+        Namespace(lr=0.1, data=PosixPath('digits'), width=2)
+    """
+    annotation = _hints_of_init(cls).get(holder)
+    rebuilding = _Rebuilding(cls, {re.sub(r"^((key of )*)", rf"\1{holder}.", p): kind for p, kind in types.items()})
+    stored = {k: v for k, v in hparams.items() if k not in given}
+    if any(dataclasses.is_dataclass(c) for c in _candidates(annotation)):
+        return rebuilding.dataclass(stored, holder, annotation, given)
+    parts = {**rebuilding.fields(stored, holder, {}), **given}
+    return Namespace(**parts) if Namespace in _candidates(annotation) else parts
+
+
 class _Rebuilding:
     """Plain data on its way back into what it was."""
 
@@ -231,6 +281,7 @@ class _Rebuilding:
             "path": Path,
             "seconds": lambda v: timedelta(seconds=v),
             "array": lambda v: v.numpy(),
+            "no bytes": lambda v: b"",
         }
 
     def value(self, value: Any, path: str, annotation: Any = None) -> Any:
@@ -241,9 +292,9 @@ class _Rebuilding:
         if kind in ("enum", "enum name"):
             return self._enum(value, path, annotation, by_value=kind == "enum")
         if kind == "dataclass":
-            return self._dataclass(value, path, annotation)
+            return self.dataclass(value, path, annotation, {})
         if kind == "namespace":
-            return Namespace(**{k: self.value(v, f"{path}.{k}") for k, v in value.items()})
+            return Namespace(**self.fields(value, path, {}))
         if isinstance(value, Mapping):
             key_hint, item_hint = _mapping_hints(annotation)
             items = {
@@ -265,14 +316,19 @@ class _Rebuilding:
                     continue
         return self._left_plain(value, path, "a member of an enum")
 
-    def _dataclass(self, value: dict[str, Any], path: str, annotation: Any) -> Any:
+    def fields(self, value: Mapping[str, Any], path: str, hints: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of a part by name, each with its annotation."""
+        return {name: self.value(v, f"{path}.{name}", hints.get(name)) for name, v in value.items()}
+
+    def dataclass(self, value: Mapping[str, Any], path: str, annotation: Any, given: Mapping[str, Any]) -> Any:
+        """Return a part as the annotated dataclass; ``given`` completes its stored fields."""
         found = [c for c in _candidates(annotation) if isinstance(c, type) and dataclasses.is_dataclass(c)]
-        fitting = [c for c in found if {f.name for f in dataclasses.fields(c) if f.init} == set(value)]
+        names = {*value, *given}
+        fitting = [c for c in found if {f.name for f in dataclasses.fields(c) if f.init} == names]
         if not found:
-            return self._left_plain(value, path, "a dataclass")
+            return self._left_plain(self.fields(value, path, {}), path, "a dataclass")
         chosen = (fitting or found)[0]
-        hints = _hints_of_init(chosen)
-        parts = {k: self.value(v, f"{path}.{k}", hints.get(k)) for k, v in value.items()}
+        parts = {**self.fields(value, path, _hints_of_init(chosen)), **given}
         try:
             return chosen(**parts)
         except (TypeError, ValueError) as error:

@@ -282,6 +282,19 @@ def test_the_last_window_of_data_without_a_length_is_stepped(tmp_path):
     assert t.global_step == 2
 
 
+def test_the_number_of_steps_is_known_when_the_optimizers_are_made(tmp_path):
+    steps = []
+
+    class Scheduled(Regression):
+        def configure_optimizers(self):
+            steps.append(self.trainer.estimated_stepping_batches)
+            return super().configure_optimizers()
+
+    trainer(tmp_path, accumulate_grad_batches=4).fit(Scheduled(sgd), loader())
+    trainer(tmp_path, max_steps=5).fit(Scheduled(sgd), loader())
+    assert steps == [6, 5]
+
+
 def test_a_second_fit_with_another_model_is_a_fresh_run_and_with_the_same_one_goes_on(tmp_path):
     t = trainer(tmp_path, max_epochs=2)
     first, second = Regression(sgd), Regression(sgd)

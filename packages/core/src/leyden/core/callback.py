@@ -26,6 +26,10 @@ class Callback:
         ...         print("training", type(pl_module).__name__)
     """
 
+    def __getstate__(self) -> dict[str, Any]:
+        # the run lends `log` and `log_dict`, which a copy or a pickle must not take along with the whole model
+        return {k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")}
+
     @property
     def state_key(self) -> str:
         """Key of this callback's state in a checkpoint; two instances in one run need different keys."""

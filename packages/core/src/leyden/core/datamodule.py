@@ -117,12 +117,8 @@ class LightningDataModule(DataHooks, HyperparametersMixin):
         given = {"train": train_dataset, "val": val_dataset, "test": test_dataset, "predict": predict_dataset}
         for kind, datasets in given.items():
             if datasets is not None:
-                options: dict[str, Any] = {
-                    "shuffle": kind == "train",
-                    "batch_size": batch_size,
-                    "num_workers": num_workers,
-                }
-                setattr(data, f"{kind}_dataloader", partial(_loaders, datasets, **options))
+                make = partial(_loaders, datasets, kind == "train", batch_size=batch_size, num_workers=num_workers)
+                setattr(data, f"{kind}_dataloader", make)
         return data
 
     @classmethod
@@ -164,10 +160,10 @@ class LightningDataModule(DataHooks, HyperparametersMixin):
         return {k: v for k, v in self.__dict__.items() if k != "trainer"}
 
 
-def _loaders(datasets: Datasets, *, shuffle: bool, **options: Any) -> Any:
+def _loaders(datasets: Datasets, shuffle: bool, **options: Any) -> Any:
     if isinstance(datasets, Mapping):
-        return {name: _loaders(dataset, shuffle=shuffle, **options) for name, dataset in datasets.items()}
+        return {name: _loaders(dataset, shuffle, **options) for name, dataset in datasets.items()}
     if isinstance(datasets, (list, tuple)) and datasets and all(isinstance(d, Dataset) for d in datasets):
-        return [_loaders(dataset, shuffle=shuffle, **options) for dataset in datasets]
+        return [_loaders(dataset, shuffle, **options) for dataset in datasets]
     shuffles = shuffle and not isinstance(datasets, IterableDataset)
     return DataLoader(datasets, shuffle=shuffles, pin_memory=torch.cuda.is_available(), **options)  # type: ignore[arg-type]

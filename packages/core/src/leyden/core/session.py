@@ -44,11 +44,13 @@ class Session:
         optimizers: The optimisers, in a fit.
         schedulers: Their schedulers.
         has_gradients: Whether the open accumulation window holds gradients.
-        train_feed: The training batches, in a fit.
+        train_source: Where the training loader comes from, in a fit.
+        train_feed: The training batches, once they were asked for.
         val_source: Where the validation loaders come from, if there are any.
         val_feeds: The validation batches, once they were asked for.
         val_check: When validation runs inside the fit, or None for never.
         training: The log book's slots of training.
+        ended_with: The numbers of batches, once the run has ended and let go of its loaders.
         epoch_start_steps: Optimiser steps when the current epoch began.
         resumed: What a checkpoint said about the open epoch, until that epoch goes on.
         resume_rng: The random state that a checkpoint taken between two epochs held, until the next epoch begins.
@@ -75,10 +77,12 @@ class Session:
         self.optimizers: list[Optimizer] = []
         self.schedulers: list[LRSchedulerConfig] = []
         self.has_gradients = False
+        self.train_source: Source | None = None
         self.train_feed: Feed | None = None
         self.val_source: Source | None = None
         self.val_feeds: list[Feed] | None = None
         self.val_check: ValCheck | None = None
+        self.ended_with: tuple[float | int, list[float | int]] | None = None
         self.epoch_start_steps = 0
         self.resumed: dict[str, Any] | None = None
         self.resume_rng: dict[str, Any] | None = None
@@ -86,6 +90,12 @@ class Session:
     def source(self, kind: str, given: Any) -> Source:
         """Return where the loaders of ``kind`` come from: the argument, the data module, or the module."""
         return Source(kind, given, (self.datamodule, self.module))
+
+    def make_train_feed(self) -> None:
+        """Ask for the training loader, unless it was asked for already."""
+        if self.train_feed is None and self.train_source is not None:
+            limit = self.flags.limit_train_batches
+            self.train_feed = Feed(self.train_source.load(), limit, "limit_train_batches", self.preparation(0))
 
     def make_val_feeds(self) -> None:
         """Ask for the validation loaders; without any batch there is no validation."""
@@ -131,11 +141,26 @@ class Session:
         self.book.leave(before)
         self.hooks.call("on_after_backward")
 
+    def train_batches(self) -> float | int:
+        """Return the batches of a training epoch, infinite if unknown; asks for the loader if nobody has yet."""
+        if self.ended_with is not None:
+            return self.ended_with[0]
+        self.make_train_feed()
+        return _count(self.train_feed)
+
+    def val_batches(self) -> list[float | int]:
+        """Return the batches of each validation loader that was asked for, infinite where unknown."""
+        return self.ended_with[1] if self.ended_with is not None else [_count(f) for f in self.val_feeds or ()]
+
     def release(self) -> None:
         """Let go of everything large, so that nothing of a run outlives it: several runs in one process must fit."""
-        for feed in (self.train_feed, *(self.val_feeds or ())):
-            if feed is not None:
-                feed.order.detach()
-        self.train_feed, self.val_feeds = None, None
+        if self.train_feed is not None:
+            self.train_feed.order.detach()
+        self.ended_with = _count(self.train_feed), self.val_batches()
+        self.train_source, self.val_source, self.train_feed, self.val_feeds = None, None, None, None
         self.training = Results(training=True)
         self.book.close()
+
+
+def _count(feed: Feed | None) -> float | int:
+    return float("inf") if feed is None or feed.length is None else feed.length

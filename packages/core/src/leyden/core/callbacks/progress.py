@@ -74,7 +74,7 @@ class TQDMProgressBar(ProgressBar):
         self._began: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_bar": None}
+        return {**super().__getstate__(), "_bar": None}
 
     def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
         """Print above the bar."""

@@ -181,14 +181,12 @@ class Readings:
     @property
     def num_training_batches(self) -> float | int:
         """Training batches per epoch; infinite if unknown."""
-        feed = self._session.train_feed if self._session is not None else None
-        return float("inf") if feed is None or feed.length is None else feed.length
+        return self._session.train_batches() if self._session is not None else float("inf")
 
     @property
     def num_val_batches(self) -> list[float | int]:
         """Validation batches of each loader; infinite if unknown."""
-        feeds = (self._session.val_feeds if self._session is not None else None) or []
-        return [float("inf") if f.length is None else f.length for f in feeds]
+        return self._session.val_batches() if self._session is not None else []
 
     @property
     def estimated_stepping_batches(self) -> float | int:

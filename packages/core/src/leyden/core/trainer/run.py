@@ -13,7 +13,6 @@ import torch
 
 from leyden.core.callback import Callback
 from leyden.core.checkpoint import file, state
-from leyden.core.data.feed import Feed
 from leyden.core.errors import Interrupted, MisconfigurationException, PossibleUserWarning, warn
 from leyden.core.hooks import overrides
 from leyden.core.loops.evaluate import evaluate
@@ -166,6 +165,7 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
     """Make optimisers and feeds, restore the training state, and try validation out."""
     trainer, module = s.trainer, s.module
     trainer.state.stage = RunningStage.TRAINING
+    s.train_source = s.source("train", loaders.get("train"))
     s.optimizers, s.schedulers = s.hooks.scoped("configure_optimizers", lambda: configured(module))()
     if len(s.optimizers) > 1 and module.automatic_optimization:
         raise MisconfigurationException(
@@ -192,14 +192,15 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
     s.val_source = source if source.defined and validates else None
     if checkpoint is None:
         sanity_check(s)
-    loader = s.source("train", loaders.get("train")).load()
-    s.train_feed = Feed(loader, s.flags.limit_train_batches, "limit_train_batches", s.preparation(0))
-    s.train_feed.order.attach()
-    if s.train_feed.sized and len(loader) == 0 and s.flags.limit_train_batches != 0:
-        raise nothing_to_train(loader)
+    s.make_train_feed()
+    feed = s.train_feed
+    assert feed is not None
+    feed.order.attach()
+    if feed.sized and len(feed.loader) == 0 and s.flags.limit_train_batches != 0:  # type: ignore[arg-type]
+        raise nothing_to_train(feed.loader)
     if s.val_source is not None:
         every = s.flags.check_val_every_n_epoch
-        s.val_check = make_val_check(s.flags.val_check_interval, every, s.train_feed.length)
+        s.val_check = make_val_check(s.flags.val_check_interval, every, feed.length)
         if s.val_feeds is None and (every is None or (s.progress.epoch + 1) % every == 0):
             s.make_val_feeds()
 

@@ -308,6 +308,25 @@ def test_a_second_fit_with_another_model_is_a_fresh_run_and_with_the_same_one_go
     assert t.global_step == 12
 
 
+def test_an_evaluation_in_between_does_not_make_another_model_the_trained_one(tmp_path):
+    class Validated(Regression):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    first, second = Validated(sgd), Validated(sgd)
+    t = trainer(tmp_path, max_epochs=2, limit_val_batches=1)
+    t.fit(first, loader(), loader())
+    t.validate(second, loader(), verbose=False)
+    t.fit(second, loader(), loader())
+    assert t.global_step == 12
+    assert not same(second.net, net())
+
+
+def test_several_training_loaders_are_refused_by_name(tmp_path):
+    with pytest.raises(NotImplementedError, match="several training loaders"):
+        trainer(tmp_path).fit(Regression(sgd), [loader(), loader()])
+
+
 def test_nothing_of_a_run_travels_with_a_copy_of_the_model(tmp_path):
     copies = []
 

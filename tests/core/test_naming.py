@@ -17,7 +17,7 @@ VALUES = {"epoch": 3, "step": torch.tensor(120), "val_loss": torch.tensor(0.1234
         ("{epoch:03d}", "epoch=003"),
         ("{step:06d}", "step=000120"),
         ("{epoch}-{val_loss:.2f}", "epoch=3-val_loss=0.12"),
-        ("{val_loss:.3e}", "val_loss=1.234e-01"),
+        ("{val_loss:.3e}", "val_loss=1.235e-01"),
         ("{val/acc:.1f}", "val/acc=0.5"),
         ("{nan:.2f}", "nan=nan"),
         ("{unknown}", "unknown=0"),

@@ -19,7 +19,7 @@ def shift_and_rotate(images: Tensor, shift: float, rotate: float) -> Tensor:
     Returns:
         Pictures of the same shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> batch = torch.rand(8, 1, 8, 8)
         >>> shift_and_rotate(batch, shift=1.0, rotate=10.0).shape

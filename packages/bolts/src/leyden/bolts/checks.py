@@ -15,7 +15,7 @@ def check_integer(name: str, value: Any, low: int) -> None:
     Raises:
         BoltValueError: It is not.
 
-    Example:
+    Examples:
         >>> check_integer("width", 0, 1)
         Traceback (most recent call last):
         leyden.bolts.errors.BoltValueError: width must be an integer of at least 1; got 0
@@ -30,7 +30,7 @@ def check_number(name: str, value: Any, low: float, below: float = math.inf) -> 
     Raises:
         BoltValueError: It is not.
 
-    Example:
+    Examples:
         >>> check_number("dropout", 1.0, 0.0, 1.0)
         Traceback (most recent call last):
         leyden.bolts.errors.BoltValueError: dropout must be a number in [0.0, 1.0); got 1.0

@@ -55,7 +55,7 @@ def bolt(name: str, *, task: str, licence: str, config: type, paper: str | None 
     Raises:
         BoltValueError: The name, the config or the class is not as described.
 
-    Example:
+    Examples:
         >>> from dataclasses import dataclass
         >>> from leyden.bolts import bolt
         >>> from leyden.core import LightningModule

@@ -40,7 +40,7 @@ class DigitsConfig:
     Raises:
         BoltValueError: A field has a value that is not allowed.
 
-    Example:
+    Examples:
         >>> from leyden.bolts import DigitsConfig
         >>> DigitsConfig(dropout=1.5)
         Traceback (most recent call last):
@@ -87,7 +87,7 @@ class DigitsClassifier(LightningModule):
     Args:
         config: How it is built and trained; None takes the defaults.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.bolts import DigitsClassifier
         >>> model = DigitsClassifier().eval()

@@ -45,7 +45,7 @@ class DigitsDataModule(LightningDataModule):
     Reference:
         Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, 1998, https://doi.org/10.24432/C50P49
 
-    Example:
+    Examples:
         >>> from leyden.bolts import DigitsDataModule
         >>> data = DigitsDataModule(batch_size=32)
         >>> data.setup("fit")

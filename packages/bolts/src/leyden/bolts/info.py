@@ -43,7 +43,7 @@ class ModelInfo:
         config: The fields of its config.
         broken: Why it can not be used; None if it can. A broken bolt has no summary, task, licence or config.
 
-    Example:
+    Examples:
         >>> from leyden.bolts import describe
         >>> info = describe("digits_classifier")
         >>> info.task, info.distribution, info.broken

@@ -31,7 +31,7 @@ def list_models(pattern: str = "*", *, task: str | None = None) -> list[str]:
     Returns:
         The names, sorted.
 
-    Example:
+    Examples:
         >>> from leyden.bolts import list_models
         >>> list_models("digits*", task="image classification")
         ['digits_classifier']
@@ -55,7 +55,7 @@ def describe(name: str) -> ModelInfo:
         BoltValueError: Nothing has this name; the message names the nearest ones.
         BoltError: Several distributions register it; the message names them.
 
-    Example:
+    Examples:
         >>> from leyden.bolts import describe
         >>> describe("digits_classifier").config[0]
         ConfigField(name='width', type='int', default=32)
@@ -96,7 +96,7 @@ def create_model(
         BoltError: Several distributions register the name; the message names them.
         BrokenBoltError: The bolt can not be imported.
 
-    Example:
+    Examples:
         >>> from leyden.bolts import create_model
         >>> model = create_model("digits_classifier", width=8)
         >>> model.config.width, model.config.dropout

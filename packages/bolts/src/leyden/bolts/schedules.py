@@ -20,7 +20,7 @@ def one_cycle(done: float, warm_up: float = 0.3, start: float = 0.04) -> float:
     Reference:
         Smith and Topin, Super-Convergence, 2018, https://arxiv.org/abs/1708.07120
 
-    Example:
+    Examples:
         >>> [round(one_cycle(done), 2) for done in (0.0, 0.15, 0.3, 0.65, 1.0, 1.5)]
         [0.04, 0.52, 1.0, 0.5, 0.0, 0.0]
     """

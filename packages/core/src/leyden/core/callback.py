@@ -19,7 +19,7 @@ class Callback:
     Override the hooks that are needed; a hook that nobody overrides costs nothing. Every hook gets the trainer and the
     module first. A callback that keeps state over a run returns it from `state_dict`.
 
-    Example:
+    Examples:
         >>> from leyden.core import Callback
         >>> class Announce(Callback):
         ...     def on_train_start(self, trainer, pl_module):

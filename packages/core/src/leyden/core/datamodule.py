@@ -67,7 +67,7 @@ class DataHooks:
 class LightningDataModule(DataHooks, HyperparametersMixin):
     """Loaders, splits and downloads of one data set.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch.utils.data import DataLoader, TensorDataset
         >>> from leyden.core import LightningDataModule
@@ -107,7 +107,7 @@ class LightningDataModule(DataHooks, HyperparametersMixin):
             num_workers: Processes that load data.
             **datamodule_kwargs: Arguments of the class.
 
-        Example:
+        Examples:
             >>> from leyden.core import LightningDataModule
             >>> data = LightningDataModule.from_datasets(val_dataset=list(range(10)), batch_size=4)
             >>> [len(batch) for batch in data.val_dataloader()]

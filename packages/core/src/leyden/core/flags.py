@@ -34,7 +34,7 @@ _PRECISIONS = (
 class Flags:
     """Every flag by its name on `Trainer`, where they are described. Wrong values raise, naming the flag.
 
-    Example:
+    Examples:
         >>> from leyden.core.flags import Flags
         >>> Flags(max_epochs=2, limit_val_batches=0).limit_val_batches
         0

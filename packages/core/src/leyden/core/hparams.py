@@ -26,7 +26,7 @@ from leyden.core.plain import plain_hyper_parameters
 class AttributeDict(dict[str, Any]):
     """A dict whose keys are attributes too.
 
-    Example:
+    Examples:
         >>> from leyden.core.hparams import AttributeDict
         >>> AttributeDict(lr=0.1).lr
         0.1
@@ -84,7 +84,7 @@ class HyperparametersMixin:
             MisconfigurationTypeError: Names and objects were given at once.
             MisconfigurationValueError: A name is no argument of ``__init__``.
 
-        Example:
+        Examples:
             >>> from leyden.core import LightningModule
             >>> class Model(LightningModule):
             ...     def __init__(self, width: int, lr: float = 0.1):

@@ -44,7 +44,7 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
     Define ``training_step`` and ``configure_optimizers``; everything else is optional. The class is an ordinary
     `torch.nn.Module` everywhere else.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch.nn import functional as F
         >>> import leyden.core as L

@@ -33,7 +33,7 @@ class LRSchedulerConfig:
         monitor: Name of that value.
         strict: Whether a missing value is an error.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.core.optimizers import LRSchedulerConfig
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)

@@ -190,7 +190,7 @@ def plain_hyper_parameters(hparams: Mapping[Any, Any]) -> tuple[dict[str, Any], 
     Returns:
         The plain values by name, the side table of types, and for each name that can not be stored what it is.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from leyden.core.plain import plain_hyper_parameters
         >>> plain_hyper_parameters({"lr": 0.1, "data": Path("digits"), "act": abs})
@@ -225,7 +225,7 @@ def rebuild_for(cls: type, hparams: Mapping[str, Any], types: Mapping[str, str])
     Raises:
         CheckpointError: A stored value does not fit the annotated class.
 
-    Example:
+    Examples:
         >>> from leyden.core.plain import rebuild_for
         >>> class Model:
         ...     def __init__(self, data): ...
@@ -255,7 +255,7 @@ def rebuild_whole(
     Raises:
         CheckpointError: The stored values do not fit the annotated class.
 
-    Example:
+    Examples:
         >>> from argparse import Namespace
         >>> from leyden.core.plain import rebuild_whole
         >>> class Model:

@@ -32,7 +32,7 @@ def seed_everything(seed: int | None = None, workers: bool = False, verbose: boo
     Raises:
         MisconfigurationValueError: ``seed`` is no integer of that range.
 
-    Example:
+    Examples:
         >>> from leyden.core import seed_everything
         >>> seed_everything(42, verbose=False)
         42
@@ -75,7 +75,7 @@ def _whole(seed: Any) -> int | None:
 def collect_rng_state() -> dict[str, Any]:
     """Return the state of every generator of this process as tensors and plain data.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.core.seeding import collect_rng_state, restore_rng_state
         >>> state = collect_rng_state()
@@ -115,7 +115,7 @@ def restore_rng_state(state: dict[str, Any]) -> None:
 def isolate_rng() -> Generator[None, None, None]:
     """Put every generator back to where it stood when the block ends.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.core.seeding import isolate_rng
         >>> _ = torch.manual_seed(1)

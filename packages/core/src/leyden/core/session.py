@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 
 from leyden.core.callback import Callback
 from leyden.core.data.feed import Feed
-from leyden.core.data.source import Source, named_loaders
+from leyden.core.data.source import Source, is_collection, named_loaders
 from leyden.core.datamodule import DataHooks
+from leyden.core.errors import NotYetSupported
 from leyden.core.hooks import HookTable
 from leyden.core.interfaces import LoggerLike
 from leyden.core.logbook.book import LogBook, Results
@@ -94,8 +95,10 @@ class Session:
     def make_train_feed(self) -> None:
         """Ask for the training loader, unless it was asked for already."""
         if self.train_feed is None and self.train_source is not None:
-            limit = self.flags.limit_train_batches
-            self.train_feed = Feed(self.train_source.load(), limit, "limit_train_batches", self.preparation(0))
+            loader, limit = self.train_source.load(), self.flags.limit_train_batches
+            if is_collection(loader):
+                raise NotYetSupported("several training loaders come with a later version; give one loader.")
+            self.train_feed = Feed(loader, limit, "limit_train_batches", self.preparation(0))
 
     def make_val_feeds(self) -> None:
         """Ask for the validation loaders; without any batch there is no validation."""

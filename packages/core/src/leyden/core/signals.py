@@ -19,7 +19,7 @@ class StopFlag:
     Attributes:
         signum: Number of the first signal that came, or None.
 
-    Example:
+    Examples:
         >>> import signal
         >>> from leyden.core.signals import StopFlag
         >>> flag = StopFlag()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return rows under a header, in columns divided by bars.
 
-    Example:
+    Examples:
         >>> from leyden.core.table import render
         >>> print(render(("name", "value"), [("loss", "0.5")]))
         name | value

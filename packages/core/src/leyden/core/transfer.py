@@ -22,7 +22,7 @@ def move_to_device(batch: Any, device: torch.device | str) -> Any:
         batch: Tensors in any nesting.
         device: Where they go.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.core.transfer import move_to_device
         >>> move_to_device({"x": torch.zeros(2), "name": "a"}, "cpu")["name"]

@@ -39,7 +39,7 @@ def make_val_check(interval: float | int, every_epochs: int | None, length: int 
         every_epochs: The flag ``check_val_every_n_epoch``.
         length: Batches of an epoch, or None if unknown.
 
-    Example:
+    Examples:
         >>> from leyden.core.val_check import make_val_check
         >>> make_val_check(0.25, 1, 10).every_batches
         2

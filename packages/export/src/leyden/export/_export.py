@@ -56,7 +56,7 @@ def export(
         MissingExtraError: If a package that the format needs is not installed.
         ExportError: If the file could not be written.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> from leyden.export import export, load
         >>> module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh())

@@ -114,7 +114,7 @@ def load(path: str | os.PathLike[str]) -> Exported:
         MissingExtraError: If the runtime is not installed.
         ExportValueError: If there is no such file, or no format for its ending.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> from leyden.export import export, load
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -143,7 +143,7 @@ def inspect(path: str | os.PathLike[str]) -> FileInfo:
     Raises:
         DamagedFileError: If the file holds no readable record.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> from leyden.export import export, inspect
         >>> with tempfile.TemporaryDirectory() as folder:

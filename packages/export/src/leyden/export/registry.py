@@ -90,7 +90,7 @@ def list_formats() -> dict[str, tuple[str, ...]]:
     Returns:
         Endings by the format's name. A format is listed whether or not the packages it needs are installed.
 
-    Example:
+    Examples:
         >>> from leyden.export import list_formats
         >>> list_formats()["onnx"]
         ('.onnx',)

@@ -86,7 +86,7 @@ class Report:
         sizes: Bytes of each file by its name.
         versions: Versions of the packages that took part.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> print(Report(Path("m.onnx"), "onnx", verified=False))
         m.onnx (onnx): not verified

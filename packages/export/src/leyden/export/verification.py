@@ -41,7 +41,7 @@ def verify(path: str | os.PathLike[str], module: nn.Module, inputs: Any = None) 
         DamagedFileError: If the file was changed since it was written.
         ExportValueError: If ``inputs`` do not fit the file.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> from leyden.export import export, verify
         >>> module = torch.nn.Linear(4, 2)

@@ -49,7 +49,7 @@ class TensorBoardLogger(FileLogger):
         MissingExtraError: If tensorboard is not installed.
         MisconfigurationValueError: If ``writer_kwargs`` holds another name.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> logger = TensorBoardLogger(tempfile.mkdtemp(), name="digits")
         >>> logger.log_hyperparams({"lr": 0.1})

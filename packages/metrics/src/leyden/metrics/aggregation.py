@@ -76,7 +76,7 @@ class SumMetric(_Aggregator):
     Raises:
         MetricValueError: If ``nan_strategy`` is none of these.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import SumMetric
         >>> metric = SumMetric()
@@ -116,7 +116,7 @@ class MeanMetric(_Aggregator):
     Raises:
         MetricValueError: If ``nan_strategy`` is none of these.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import MeanMetric
         >>> metric = MeanMetric()
@@ -207,7 +207,7 @@ class MaxMetric(_Extreme):
     Raises:
         MetricValueError: If ``nan_strategy`` is none of these.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import MaxMetric
         >>> metric = MaxMetric()
@@ -240,7 +240,7 @@ class MinMetric(_Extreme):
     Raises:
         MetricValueError: If ``nan_strategy`` is none of these.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import MinMetric
         >>> metric = MinMetric()

@@ -43,7 +43,7 @@ class MetricCollection(nn.Module):
         MetricValueError: If two members have one name, or a name can not be one of a module.
         MetricTypeError: If a member is no metric.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import MetricCollection, MulticlassAccuracy, MulticlassF1Score
         >>> metrics = MetricCollection({"acc": MulticlassAccuracy(3), "f1": MulticlassF1Score(3)}, prefix="val_")

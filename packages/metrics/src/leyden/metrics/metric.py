@@ -68,7 +68,7 @@ class Metric(StatefulModule, ABC):
         is_differentiable: Whether the value of ``forward`` carries a gradient.
         full_state_update: True if ``update`` reads what earlier batches left; ``forward`` then updates twice.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import Metric
         >>> class Hits(Metric):
@@ -323,7 +323,7 @@ class CompositionalMetric(Metric):
         metric_a: First operand: a metric, a tensor or a number.
         metric_b: Second operand, or None for a function of one value.
 
-    Example:
+    Examples:
         >>> from leyden.metrics import MaxMetric, MinMetric
         >>> spread = MaxMetric() - MinMetric()
         >>> spread.update(3.0)

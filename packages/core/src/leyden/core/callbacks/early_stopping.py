@@ -48,7 +48,7 @@ class EarlyStopping(Callback):
     Raises:
         MisconfigurationException: ``mode`` is unknown.
 
-    Example:
+    Examples:
         >>> from leyden.core.callbacks import EarlyStopping
         >>> EarlyStopping(monitor="val_loss", patience=5).mode
         'min'

@@ -50,7 +50,7 @@ class ModelCheckpoint(Callback):
     Raises:
         MisconfigurationException: The arguments contradict each other.
 
-    Example:
+    Examples:
         >>> from leyden.core.callbacks import ModelCheckpoint
         >>> saver = ModelCheckpoint(monitor="val_loss", save_top_k=2, filename="{epoch}-{val_loss:.3f}")
         >>> saver.format_checkpoint_name({"epoch": 4, "val_loss": 0.25})

@@ -37,7 +37,7 @@ def format_name(
     Raises:
         MisconfigurationValueError: A format does not fit its value.
 
-    Example:
+    Examples:
         >>> from leyden.core.callbacks.naming import format_name
         >>> format_name("{epoch}-{val_loss:.2f}", {"epoch": 3, "val_loss": 0.125})
         'epoch=3-val_loss=0.12'

@@ -21,7 +21,7 @@ REFRESH_SECONDS = 0.2
 class ProgressBar(Callback):
     """Base class of progress bars: what the trainer prints goes through it.
 
-    Example:
+    Examples:
         >>> from leyden.core.callbacks import ProgressBar
         >>> class Dots(ProgressBar):
         ...     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
@@ -58,7 +58,7 @@ class TQDMProgressBar(ProgressBar):
     Raises:
         MisconfigurationValueError: ``refresh_rate`` is negative.
 
-    Example:
+    Examples:
         >>> from leyden.core.callbacks import TQDMProgressBar
         >>> TQDMProgressBar(refresh_rate=10).refresh_rate
         10

@@ -27,7 +27,7 @@ class ModelSummary(Callback):
     Raises:
         MisconfigurationValueError: ``max_depth`` is below -1.
 
-    Example:
+    Examples:
         >>> from leyden.core.callbacks import ModelSummary
         >>> ModelSummary(max_depth=2).max_depth
         2
@@ -55,7 +55,7 @@ def summarize(module: nn.Module, max_depth: int = 1) -> str:
         module: Any module.
         max_depth: How deep into nested modules to go; -1 for all the way, 0 for the totals only.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> from leyden.core.callbacks.summary import summarize
         >>> print(summarize(nn.Sequential(nn.Linear(2, 3), nn.ReLU())))

@@ -40,6 +40,11 @@ _CONTAINERS = (dict, OrderedDict, Counter, list, tuple, set)
 def _refuse_objects(value: Any, where: str) -> None:
     """Raise for the first part of ``value`` that only code could rebuild."""
     kind = type(value)
+    if (kind is bytes and not value) or (kind is int and value.bit_length() > 2032):
+        raise CheckpointError(
+            f"{where} is {'empty bytes' if kind is bytes else 'an int of more than 2032 bits'}, which torch writes but"
+            " does not read as plain data: store None, or a text."
+        )
     if kind in _LEAVES or isinstance(value, Tensor):
         return
     if kind in (dict, OrderedDict, Counter):

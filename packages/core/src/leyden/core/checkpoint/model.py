@@ -9,7 +9,8 @@ from typing import IO, Any, TypeVar
 
 from leyden.core.checkpoint import file
 from leyden.core.errors import CheckpointError
-from leyden.core.plain import rebuild_for
+from leyden.core.hparams import AttributeDict
+from leyden.core.plain import rebuild_for, rebuild_whole
 
 M = TypeVar("M")
 
@@ -39,21 +40,26 @@ def arguments_for(cls: type, checkpoint: dict[str, Any], overrides: dict[str, An
         CheckpointError: An argument without a default was not stored and is not given.
     """
     own = checkpoint.get("leyden", {})
-    stored = rebuild_for(cls, checkpoint.get("hyper_parameters", {}), own.get("hparams_types", {}))
+    stored = {k: v for k, v in checkpoint.get("hyper_parameters", {}).items() if k not in overrides}
+    types: dict[str, str] = own.get("hparams_types", {})
     omitted: dict[str, str] = own.get("hparams_omitted", {})
     holder = checkpoint.get("hparams_name", "kwargs")
     parameters = inspect.signature(cls).parameters
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if holder not in (None, "kwargs") and holder in parameters and holder not in overrides:
-        arguments: dict[str, Any] = {holder: {**stored, **{k: v for k, v in overrides.items() if k not in parameters}}}
+        inside = {k: v for k, v in overrides.items() if k not in parameters}
+        missing = [n for n in omitted if n not in inside]
+        whole = None if missing else rebuild_whole(cls, holder, stored, types, inside)
+        arguments: dict[str, Any] = {holder: AttributeDict(whole) if isinstance(whole, dict) else whole}
         arguments |= {k: v for k, v in overrides.items() if k in parameters}
     else:
-        arguments = {k: v for k, v in {**stored, **overrides}.items() if takes_any or k in parameters}
-    missing = [
-        n
-        for n in omitted
-        if n not in arguments and n in parameters and parameters[n].default is inspect.Parameter.empty
-    ]
+        taken = {k: v for k, v in stored.items() if takes_any or k in parameters}
+        arguments = {
+            **rebuild_for(cls, taken, types),
+            **{k: v for k, v in overrides.items() if takes_any or k in parameters},
+        }
+        needed = [n for n in omitted if n in parameters and parameters[n].default is inspect.Parameter.empty]
+        missing = [n for n in needed if n not in arguments]
     if missing:
         name = missing[0]
         raise CheckpointError(

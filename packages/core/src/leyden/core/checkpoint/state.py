@@ -67,10 +67,12 @@ def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
         state = s.datamodule.state_dict()
         if state:
             checkpoint[type(s.datamodule).__qualname__] = state
+    scope = s.book.enter("on_save_checkpoint")
     if not weights_only:
         for callback in s.callbacks:
             callback.on_save_checkpoint(s.trainer, module, checkpoint)
     module.on_save_checkpoint(checkpoint)
+    s.book.leave(scope)
     return checkpoint
 
 

@@ -12,8 +12,12 @@ from torch import Tensor
 from leyden.core.datamodule import DataHooks
 from leyden.core.errors import MisconfigurationException
 
-_ARGUMENT = {"train": "train_dataloaders", "val": "val_dataloaders", "test": "dataloaders", "predict": "dataloaders"}
-_VERB = {"train": "fit", "val": "fit", "test": "test", "predict": "predict"}
+_WHERE = {
+    "train": "Trainer.fit(train_dataloaders=...)",
+    "val": "Trainer.fit(val_dataloaders=...)` or `Trainer.validate(dataloaders=...)",
+    "test": "Trainer.test(dataloaders=...)",
+    "predict": "Trainer.predict(dataloaders=...)",
+}
 
 
 def is_loader(value: Any) -> bool:
@@ -63,7 +67,7 @@ class Source:
         if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
             return value
         if self.given is not None:
-            where = f"passed to `Trainer.{_VERB[self.kind]}({_ARGUMENT[self.kind]}=...)`"
+            where = f"passed to `{_WHERE[self.kind]}`"
         else:
             where = f"returned from `{type(self.owner).__qualname__}.{self.hook}()`"
         raise MisconfigurationException(f"An invalid dataloader was {where}. Found {value!r}.")

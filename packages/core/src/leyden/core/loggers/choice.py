@@ -31,7 +31,7 @@ def find_logger(name: str) -> type[Logger]:
         MisconfigurationValueError: If no logger has this name; the message lists those that exist.
         MisconfigurationException: If two distributions register the name.
 
-    Example:
+    Examples:
         >>> find_logger("csv").__name__
         'CSVLogger'
     """
@@ -63,7 +63,7 @@ def default_logger(save_dir: str | os.PathLike[str], **options: Any) -> Logger:
     Returns:
         A new logger.
 
-    Example:
+    Examples:
         >>> default_logger("logs", name="digits", version=3).log_dir
         'logs/digits/version_3'
     """

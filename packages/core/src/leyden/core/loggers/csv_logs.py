@@ -32,7 +32,7 @@ class CSVLogger(FileLogger):
     Raises:
         MisconfigurationValueError: If ``flush_logs_every_n_steps`` is less than 1.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
         >>> logger = CSVLogger(folder, name="digits")

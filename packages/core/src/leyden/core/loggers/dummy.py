@@ -14,7 +14,7 @@ from leyden.core.loggers.logger import Logger
 class DummyExperiment:
     """Stands in for any client: every attribute, call, index and ``with`` block gives itself and does nothing.
 
-    Example:
+    Examples:
         >>> client = DummyExperiment()
         >>> client.add_image("sample", None)[0].anything(1) is client
         True
@@ -55,7 +55,7 @@ class DummyExperiment:
 class DummyLogger(Logger):
     """A logger that writes nothing and answers to everything.
 
-    Example:
+    Examples:
         >>> logger = DummyLogger()
         >>> logger.log_metrics({"loss": 1.0}, step=0)
         >>> _ = logger[0].experiment.add_scalar("loss", 1.0)

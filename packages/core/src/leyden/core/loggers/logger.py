@@ -20,7 +20,7 @@ class Logger(ABC):
     so that a logger for one's own service is a few lines. A logger that writes files derives from `FileLogger` instead,
     which brings the folder, the versions and the background writer.
 
-    Example:
+    Examples:
         >>> class Printer(Logger):
         ...     name, version = "printer", 0
         ...     def log_metrics(self, metrics, step=None):

@@ -46,7 +46,7 @@ def plain(value: Any) -> Plain:
         and shape (and its values when there are at most 16), a function or class its qualified name, NaN and infinities
         strings, an object that contains itself a mark, and anything else its ``repr`` or, failing that, its type.
 
-    Example:
+    Examples:
         >>> plain({"lr": 0.1, "size": (2, 3), "activation": torch.nn.functional.relu, "missing": float("nan")})
         {'lr': 0.1, 'size': [2, 3], 'activation': 'torch.nn.functional.relu', 'missing': 'nan'}
     """
@@ -64,7 +64,7 @@ def flatten(config: Any, separator: str = "/") -> dict[str, Scalar]:
         Scalars by name. A list stands as JSON. Where two names meet (``{"a/b": 1, "a": {"b": 2}}``) the second gets a
         suffix, with a warning.
 
-    Example:
+    Examples:
         >>> flatten({"optimizer": {"name": "adam", "betas": (0.9, 0.99)}, "seed": 1})
         {'optimizer/name': 'adam', 'optimizer/betas': '[0.9, 0.99]', 'seed': 1}
     """

@@ -29,7 +29,7 @@ def process_rank() -> int:
     Returns:
         The rank.
 
-    Example:
+    Examples:
         >>> process_rank()
         0
     """
@@ -51,7 +51,7 @@ def rank_zero_experiment(get: Callable[[Any], Any]) -> Callable[[Any], Any]:
     Returns:
         The guarded function.
 
-    Example:
+    Examples:
         >>> class Mine:
         ...     @property
         ...     @rank_zero_experiment

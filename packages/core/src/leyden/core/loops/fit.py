@@ -180,6 +180,7 @@ def end_epoch(s: Session) -> None:
     """End an epoch: hooks, schedulers that monitor, the row of epoch values."""
     p = s.progress
     if p.epochs_processed == p.epoch:
+        s.book.publish()  # whoever monitors a value that is logged at steps only sees the last step's
         s.training.on_epoch = True
         p.epochs_processed += 1
         s.hooks.call("on_train_epoch_end")

@@ -6,9 +6,10 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from leyden.core.callbacks.model_checkpoint import ModelCheckpoint
 from leyden.core.callbacks.progress import ProgressBar, TQDMProgressBar
 from leyden.core.callbacks.summary import ModelSummary
 from leyden.core.datamodule import LightningDataModule
-from leyden.core.errors import WARNED, MisconfigurationException, MisconfigurationTypeError
+from leyden.core.errors import WARNED, MisconfigurationException, MisconfigurationTypeError, MisconfigurationValueError
 from leyden.core.flags import Flags
 from leyden.core.interfaces import LoggerLike
 from leyden.core.loggers.choice import default_logger, find_logger
@@ -28,6 +29,7 @@ from leyden.core.progress import Progress
 from leyden.core.session import Session
 from leyden.core.states import TrainerFn, TrainerState
 from leyden.core.table import render
+from leyden.core.trainer.afresh import remember
 from leyden.core.trainer.readings import Readings
 from leyden.core.trainer.run import run, save_checkpoint
 
@@ -72,7 +74,7 @@ class Trainer(Readings):
     Raises:
         MisconfigurationException: A flag has a value that is not allowed; the message names it and what is.
 
-    Example:
+    Examples:
         >>> import leyden.core as L
         >>> trainer = L.Trainer(max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False)
         >>> trainer.max_epochs
@@ -137,11 +139,16 @@ class Trainer(Readings):
             gradient_clip_algorithm=gradient_clip_algorithm,
             inference_mode=inference_mode,
         )
+        if deterministic not in (None, True, False, "warn"):
+            raise MisconfigurationValueError(f"`deterministic` must be True, False or 'warn'; got {deterministic!r}.")
+        if default_root_dir is not None and not isinstance(default_root_dir, (str, os.PathLike)):
+            raise MisconfigurationTypeError(f"`default_root_dir` must be a path; got {default_root_dir!r}.")
         self.detect_anomaly = detect_anomaly
         self.default_root_dir = str(Path.cwd() if default_root_dir is None else Path(default_root_dir))
         self.loggers = self._make_loggers(logger)
+        given: Any = callbacks
         self.callbacks = self._make_callbacks(
-            [callbacks] if isinstance(callbacks, Callback) else list(callbacks or ()),
+            list(given or ()) if isinstance(given, (list, tuple, NoneType)) else [given],
             enable_checkpointing,
             enable_progress_bar is not False,
             enable_model_summary is not False,
@@ -154,6 +161,8 @@ class Trainer(Readings):
         self._session: Session | None = None
         self._module: LightningModule | None = None
         self._ckpt_path: str | None = None
+        self._fitted: LightningModule | None = None
+        self._first_states: list[Callable[[], None]] | None = None
 
     # -- putting together ----------------------------------------------------------------------------------------------
 
@@ -172,7 +181,7 @@ class Trainer(Readings):
             kind: Any = find_logger(given)
             made: LoggerLike = kind(self.default_root_dir)
             return made
-        if not hasattr(given, "log_metrics"):
+        if isinstance(given, type) or not hasattr(given, "log_metrics"):
             raise MisconfigurationTypeError(
                 f"`logger` must be True, False, a logger, the short name of one, or several; got {given!r}."
             )
@@ -225,8 +234,12 @@ class Trainer(Readings):
                 f"`datamodule` must be a `LightningDataModule`, got `{type(datamodule).__qualname__}`"
             )
         WARNED.clear()
-        if fn == TrainerFn.FITTING and model is not self._module and self._progress.batches:
-            self._begin_afresh()
+        if fn == TrainerFn.FITTING:
+            if self._first_states is None:
+                self._first_states = remember(self.callbacks)
+            if model is not self._fitted and self._progress.batches:
+                self._begin_afresh()
+            self._fitted = model
         self._module = model
         session = Session(self, model, datamodule, self.callbacks, self.loggers, self._progress)
         self._session = session
@@ -255,6 +268,8 @@ class Trainer(Readings):
         self._progress = Progress()
         self._run_id = secrets.token_hex(8)
         self.should_stop = False
+        for restore in self._first_states or ():
+            restore()
         for logger in self.loggers:
             if hasattr(logger, "new_run"):
                 logger.new_run()

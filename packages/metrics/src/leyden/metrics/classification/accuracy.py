@@ -40,7 +40,7 @@ class Accuracy(Metric, metaclass=TaskDoor):
     Raises:
         MetricValueError: If an argument is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import Accuracy
         >>> metric = Accuracy(task="multiclass", num_classes=3)
@@ -117,7 +117,7 @@ class BinaryAccuracy(ThresholdCounts, Accuracy):
     Raises:
         MetricValueError: If an argument or a batch is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import BinaryAccuracy
         >>> preds = torch.tensor([0.2, 0.7, 0.6, 0.9])
@@ -160,7 +160,7 @@ class MulticlassAccuracy(MulticlassCounts, Accuracy):
     Raises:
         MetricValueError: If an argument or a batch is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import MulticlassAccuracy
         >>> preds = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.4, 0.3], [0.1, 0.1, 0.8]])
@@ -214,7 +214,7 @@ class MultilabelAccuracy(ThresholdCounts, Accuracy):
     Raises:
         MetricValueError: If an argument or a batch is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import MultilabelAccuracy
         >>> preds = torch.tensor([[0.9, 0.2], [0.3, 0.8], [0.7, 0.6]])

@@ -46,7 +46,7 @@ class ConfusionMatrix(Metric, metaclass=TaskDoor):
     Raises:
         MetricValueError: If an argument is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import ConfusionMatrix
         >>> metric = ConfusionMatrix(task="multiclass", num_classes=2)
@@ -112,7 +112,7 @@ class BinaryConfusionMatrix(ThresholdCounts, ConfusionMatrix):
     Raises:
         MetricValueError: If an argument or a batch is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import BinaryConfusionMatrix
         >>> metric = BinaryConfusionMatrix()
@@ -153,7 +153,7 @@ class MulticlassConfusionMatrix(MulticlassCounts, ConfusionMatrix):
     Raises:
         MetricValueError: If an argument or a batch is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import MulticlassConfusionMatrix
         >>> metric = MulticlassConfusionMatrix(num_classes=3, normalize="true")
@@ -196,7 +196,7 @@ class MultilabelConfusionMatrix(ThresholdCounts, ConfusionMatrix):
     Raises:
         MetricValueError: If an argument or a batch is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import MultilabelConfusionMatrix
         >>> metric = MultilabelConfusionMatrix(num_labels=2)

@@ -41,7 +41,7 @@ class F1Score(Metric, metaclass=TaskDoor):
     Raises:
         MetricValueError: If an argument is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import F1Score
         >>> metric = F1Score(task="multiclass", num_classes=3)
@@ -121,7 +121,7 @@ class BinaryF1Score(ThresholdCounts, F1Score):
     Raises:
         MetricValueError: If an argument or a batch is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import BinaryF1Score
         >>> preds = torch.tensor([0.2, 0.7, 0.6, 0.9])
@@ -168,7 +168,7 @@ class MulticlassF1Score(MulticlassCounts, F1Score):
     Raises:
         MetricValueError: If an argument or a batch is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import MulticlassF1Score
         >>> preds = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.4, 0.3], [0.1, 0.1, 0.8]])
@@ -223,7 +223,7 @@ class MultilabelF1Score(ThresholdCounts, F1Score):
     Raises:
         MetricValueError: If an argument or a batch is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics import MultilabelF1Score
         >>> preds = torch.tensor([[0.9, 0.2], [0.3, 0.8], [0.7, 0.6]])

@@ -53,7 +53,7 @@ def accuracy(
     Raises:
         MetricValueError: If an argument or a value is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics.functional import accuracy
         >>> preds = torch.tensor([2, 1, 0, 1])
@@ -103,7 +103,7 @@ def binary_accuracy(
     Raises:
         MetricValueError: If an argument or a value is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics.functional import binary_accuracy
         >>> preds = torch.tensor([0.2, 0.7, 0.6, 0.9])
@@ -149,7 +149,7 @@ def multiclass_accuracy(
     Raises:
         MetricValueError: If an argument or a value is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics.functional import multiclass_accuracy
         >>> preds = torch.tensor([2, 1, 0, 1])
@@ -199,7 +199,7 @@ def multilabel_accuracy(
     Raises:
         MetricValueError: If an argument or a value is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics.functional import multilabel_accuracy
         >>> preds = torch.tensor([[0.9, 0.2], [0.3, 0.8]])

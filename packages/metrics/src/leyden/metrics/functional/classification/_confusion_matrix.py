@@ -49,7 +49,7 @@ def confusion_matrix(
     Raises:
         MetricValueError: If an argument or a value is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics.functional import confusion_matrix
         >>> preds = torch.tensor([2, 1, 0, 1])
@@ -99,7 +99,7 @@ def binary_confusion_matrix(
     Raises:
         MetricValueError: If an argument or a value is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics.functional import binary_confusion_matrix
         >>> preds = torch.tensor([0.2, 0.7, 0.6, 0.9])
@@ -138,7 +138,7 @@ def multiclass_confusion_matrix(
     Raises:
         MetricValueError: If an argument or a value is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics.functional import multiclass_confusion_matrix
         >>> preds = torch.tensor([2, 1, 0, 1])
@@ -183,7 +183,7 @@ def multilabel_confusion_matrix(
     Raises:
         MetricValueError: If an argument or a value is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics.functional import multilabel_confusion_matrix
         >>> preds = torch.tensor([[0.9, 0.2], [0.3, 0.8]])

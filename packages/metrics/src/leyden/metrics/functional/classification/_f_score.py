@@ -55,7 +55,7 @@ def f1_score(
     Raises:
         MetricValueError: If an argument or a value is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics.functional import f1_score
         >>> preds = torch.tensor([2, 1, 0, 1])
@@ -108,7 +108,7 @@ def binary_f1_score(
     Raises:
         MetricValueError: If an argument or a value is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics.functional import binary_f1_score
         >>> preds = torch.tensor([0.2, 0.7, 0.6, 0.9])
@@ -157,7 +157,7 @@ def multiclass_f1_score(
     Raises:
         MetricValueError: If an argument or a value is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics.functional import multiclass_f1_score
         >>> preds = torch.tensor([2, 1, 0, 1])
@@ -210,7 +210,7 @@ def multilabel_f1_score(
     Raises:
         MetricValueError: If an argument or a value is not allowed.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from leyden.metrics.functional import multilabel_f1_score
         >>> preds = torch.tensor([[0.9, 0.2], [0.3, 0.8]])

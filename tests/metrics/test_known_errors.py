@@ -1,4 +1,4 @@
-"""Results that were silently wrong elsewhere, each with the right one; those that users meet are in docs/differences.md."""
+"""Results that were silently wrong elsewhere, each with the right one."""
 
 import subprocess
 import sys

@@ -171,3 +171,38 @@ def test_a_metric_made_in_validate_is_usable_in_training_after_it(tmp_path):
     t = trainer(tmp_path, num_sanity_val_steps=0)
     assert t.validate(model, data(), verbose=False) == [{"total": 45.0}]
     t.fit(model, data(8), data())
+
+
+def test_predictions_stream_one_by_one_and_leave_the_callers_gradients_alone(tmp_path):
+    made = []
+
+    class Noting(Model):
+        def predict_step(self, batch, batch_idx):
+            made.append(batch_idx)
+            assert not torch.is_grad_enabled()
+            return super().predict_step(batch, batch_idx)
+
+    t = trainer(tmp_path)
+    model = Noting()
+    seen = []
+    for out in t.predict_iter(model, data()):
+        assert torch.is_grad_enabled()
+        assert not torch.is_inference_mode_enabled()
+        seen.append(out.tolist())
+        assert made == list(range(len(seen)))
+    assert seen == [[0, 2, 4, 6], [8, 10, 12, 14], [16, 18]]
+    assert model.training
+    assert t.state.finished
+
+
+def test_a_stream_that_is_left_early_is_torn_down(tmp_path):
+    ended = []
+
+    class Noting(Model):
+        def teardown(self, stage):
+            ended.append(stage)
+
+    stream = trainer(tmp_path).predict_iter(Noting(), data())
+    next(stream)
+    stream.close()
+    assert ended == ["predict"]

@@ -60,14 +60,15 @@ class LRSchedulerConfig:
             )
 
 
-def configured(module: Any) -> tuple[list[Optimizer], list[LRSchedulerConfig]]:
+def configured(module: Any) -> tuple[list[Optimizer], list[LRSchedulerConfig], list[int]]:
     """Call ``configure_optimizers`` and read what it returns.
 
     Args:
         module: The module.
 
     Returns:
-        The optimisers and the schedulers, both in the order in which they were returned.
+        The optimisers and the schedulers, both in the order in which they were returned, and for how many batches each
+        optimiser has its turn; no numbers if all step at every batch.
 
     Raises:
         MisconfigurationException: It is none of the known forms.
@@ -91,7 +92,21 @@ def configured(module: Any) -> tuple[list[Optimizer], list[LRSchedulerConfig]]:
             raise MisconfigurationException(
                 "Some schedulers are attached with an optimizer that wasn't returned from `configure_optimizers`."
             )
-    return optimizers, configs
+    return optimizers, configs, _frequencies(value)
+
+
+def _frequencies(value: Any) -> list[int]:
+    """Return the ``frequency`` of each optimiser in a list of dicts, where one has it."""
+    entries = value if isinstance(value, (list, tuple)) and all(isinstance(d, Mapping) for d in value) else []
+    given = [entry.get("frequency") for entry in entries]
+    if all(frequency is None for frequency in given):
+        return []
+    for frequency in given:
+        if not isinstance(frequency, int) or isinstance(frequency, bool) or frequency < 1:
+            raise MisconfigurationValueError(
+                f"with several optimizers either all or none have a `frequency`, an int of at least 1; got {given}."
+            )
+    return [int(frequency) for frequency in given if frequency is not None]
 
 
 def _parse(value: Any) -> tuple[list[Optimizer], list[Any], str | None]:
@@ -123,7 +138,7 @@ def _parse(value: Any) -> tuple[list[Optimizer], list[Any], str | None]:
 def _check_keys(entry: Mapping[str, Any]) -> None:
     if not isinstance(entry.get("optimizer"), Optimizer):
         raise MisconfigurationException(f"{_FORMS}; the dict has no optimizer under 'optimizer': {entry!r}.")
-    extra = set(entry) - {"optimizer", "lr_scheduler", "monitor"}
+    extra = set(entry) - {"optimizer", "lr_scheduler", "monitor", "frequency"}
     if extra:
         warn("LY-O002", f"Found unsupported keys in the optimizer configuration: {extra}")
 

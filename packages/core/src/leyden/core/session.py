@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,7 +44,10 @@ class Session:
         device: Where the module and the batches are.
         optimizers: The optimisers, in a fit.
         schedulers: Their schedulers.
+        frequencies: For how many batches each of several optimisers has its turn; empty if all step at every batch.
         has_gradients: Whether the open accumulation window holds gradients.
+        finish: What ends an accumulation window early, where one optimiser steps automatically.
+        outputs: What the steps of the epoch returned, collected only for a module with ``training_epoch_end``.
         train_source: Where the training loader comes from, in a fit.
         train_feed: The training batches, once they were asked for.
         val_source: Where the validation loaders come from, if there are any.
@@ -77,7 +80,10 @@ class Session:
         self.stop = StopFlag()
         self.optimizers: list[Optimizer] = []
         self.schedulers: list[LRSchedulerConfig] = []
+        self.frequencies: list[int] = []
         self.has_gradients = False
+        self.finish: Callable[[int, int, int], None] | None = None
+        self.outputs: list[Any] = []
         self.train_source: Source | None = None
         self.train_feed: Feed | None = None
         self.val_source: Source | None = None

@@ -88,16 +88,22 @@ def _pass(
     hooks.call(f"on_{stage}_epoch_start")
     rows: list[Row] = []
     logged: Row = {}
+    outputs: list[list[Any]] | None = [] if hasattr(s.module, f"{stage}_epoch_end") else None
     for index, feed in enumerate(feeds):
         results.select(index)
         results.on_epoch = False
-        _one_loader(s, stage, feed, index, results, several=len(feeds) > 1)
+        kept = _one_loader(s, stage, feed, index, results, several=len(feeds) > 1, keep=outputs is not None)
+        if outputs is not None:
+            outputs.append(kept)
         results.on_epoch = True
         monitored, values = book.publish()
         rows.append(dict(monitored))
         logged |= values
     book.batch = None
     results.select(None)
+    if outputs is not None:
+        end = hooks.scoped(f"{stage}_epoch_end", getattr(s.module, f"{stage}_epoch_end"))
+        end(outputs if len(feeds) > 1 else outputs[0])
     hooks.call(f"on_{stage}_epoch_end")
     monitored, values = book.publish()
     for row in rows:
@@ -110,11 +116,14 @@ def _pass(
     return rows
 
 
-def _one_loader(s: Session, stage: str, feed: Feed, index: int, results: Results, *, several: bool) -> None:
+def _one_loader(
+    s: Session, stage: str, feed: Feed, index: int, results: Results, *, several: bool, keep: bool
+) -> list[Any]:
     hooks, book, table = s.hooks, s.book, s.hooks.table
     step = evaluation_step(s, f"{stage}_step", several)
     starts, ends, scope = f"on_{stage}_batch_start", f"on_{stage}_batch_end", f"{stage}_step"
     which = (index,) if several else ()
+    kept: list[Any] = []
     for batch_idx, batch in enumerate(feed.batches()):
         book.batch = batch
         if table[starts]:
@@ -124,12 +133,15 @@ def _one_loader(s: Session, stage: str, feed: Feed, index: int, results: Results
         book.hook = None
         if table[ends]:
             hooks.call(ends, output, batch, batch_idx, *which)
+        if keep:
+            kept.append(output)
         if stage == "validation":
             s.progress.val_batches += 1
         if any(slot.routing.on_step for _, slot in results.slots()):
             book.step_row(batch_idx, s.progress.epoch)
         if s.stop.signum is not None:
             raise Interrupted(s.stop.signum)
+    return kept
 
 
 def evaluation_step(s: Session, name: str, several: bool) -> Callable[[Any, int, int], Any]:
@@ -139,6 +151,15 @@ def evaluation_step(s: Session, name: str, several: bool) -> Callable[[Any, int,
         MisconfigurationException: There are several loaders and the method takes no ``dataloader_idx``.
     """
     method: Callable[..., Any] = getattr(s.module, name)
+    end = getattr(s.module, f"{name}_end", None)
+    if end is not None:
+        step, after = evaluation_call(s, method, name, several), s.hooks.scoped(f"{name}_end", end)
+        return lambda batch, batch_idx, index: after(step(batch, batch_idx, index))
+    return evaluation_call(s, method, name, several)
+
+
+def evaluation_call(s: Session, method: Callable[..., Any], name: str, several: bool) -> Callable[[Any, int, int], Any]:
+    """Return a step of the module with the arguments that it takes."""
     with_batch = takes(method, "batch_idx", 1)
     if several:
         if not takes(method, "dataloader_idx", 2):

@@ -81,7 +81,9 @@ def run_batches(s: Session, resumed: dict[str, Any] | None) -> None:
     if resumed is not None and not reopen(s, feed, resumed):
         return
     step = automatic_step(s) if s.module.automatic_optimization else manual_step(s)
+    collect = s.outputs.append if hasattr(s.module, "training_epoch_end") else None
     every, length = flags.accumulate_grad_batches, feed.length
+    index, window, open_batches = p.batch - 1, every, p.batch % every
     for index, batch in enumerate(batches, p.batch):
         book.batch = batch
         p.is_last_batch = feed.is_last
@@ -90,7 +92,8 @@ def run_batches(s: Session, resumed: dict[str, Any] | None) -> None:
         slot = index % every
         closes = slot == every - 1 or feed.is_last
         window = every if length is None else min(every, length - (index - slot))
-        output = step(batch, index, window, slot == 0, closes)
+        output = step(batch, index, window, slot, closes)
+        open_batches = 0 if closes else slot + 1
         p.batch = index + 1
         p.batches += 1
         if s.schedulers:
@@ -100,9 +103,14 @@ def run_batches(s: Session, resumed: dict[str, Any] | None) -> None:
                 update_schedulers(s, "epoch", plateau=False)
         if table["on_train_batch_end"]:
             hooks.call("on_train_batch_end", outputs_of(output), batch, index)
+        if collect is not None:
+            collect(outputs_of(output))
         complete_batch(s, closes)
         if over(s):
             break
+    if open_batches and s.has_gradients and s.finish is not None:
+        s.finish(index, window, open_batches)
+        p.windows += 1
     if p.batch == 0 and feed.length is None:
         raise nothing_to_train(feed.loader)
 
@@ -183,6 +191,10 @@ def end_epoch(s: Session) -> None:
         s.book.publish()  # whoever monitors a value that is logged at steps only sees the last step's
         s.training.on_epoch = True
         p.epochs_processed += 1
+        if hasattr(s.module, "training_epoch_end"):
+            outputs, s.outputs = s.outputs, []
+            end: Any = s.module.training_epoch_end
+            s.hooks.scoped("training_epoch_end", end)(outputs)
         s.hooks.call("on_train_epoch_end")
     update_schedulers(s, "epoch", plateau=True)
     _, logged = s.book.publish()

@@ -1,52 +1,55 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prediction: every loader once, the outputs returned or left to callbacks."""
+"""Prediction: every loader once, each output given as soon as it is made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
+
+import torch
 
 from leyden.core.data.feed import Feed
 from leyden.core.errors import Interrupted
 from leyden.core.loops.evaluate import evaluation_step, modes_of, restore_modes
 from leyden.core.session import Session
-from leyden.core.transfer import move_to_device
 
 
-def predict(s: Session, feeds: Sequence[Feed], *, keep: bool) -> list[list[Any]]:
+def predictions(s: Session, feeds: Sequence[Feed]) -> Generator[tuple[int, Any], None, None]:
     """Run one pass of prediction.
+
+    Gradients are off while the model and the hooks run, and as they were where the outputs are taken.
 
     Args:
         s: The run.
         feeds: The loaders' batches.
-        keep: Whether outputs are collected, on the CPU.
 
-    Returns:
-        The outputs of each loader, batch by batch; empty lists if they are not kept.
+    Yields:
+        The number of the loader and the output of one batch.
     """
     module, hooks, table = s.module, s.hooks, s.hooks.table
+    off = torch.inference_mode if s.flags.inference_mode else torch.no_grad
     modes = modes_of(module)
     module.on_predict_model_eval()
-    hooks.call("on_predict_start")
-    hooks.call("on_predict_epoch_start")
+    with off():
+        hooks.call("on_predict_start")
+        hooks.call("on_predict_epoch_start")
     several = len(feeds) > 1
     step = evaluation_step(s, "predict_step", several)
-    kept: list[list[Any]] = [[] for _ in feeds]
     for index, feed in enumerate(feeds):
         which = (index,) if several else ()
         for batch_idx, batch in enumerate(feed.batches()):
-            if table["on_predict_batch_start"]:
-                hooks.call("on_predict_batch_start", batch, batch_idx, *which)
-            before = s.book.enter("predict_step")
-            output = step(batch, batch_idx, index)
-            s.book.leave(before)
-            if table["on_predict_batch_end"]:
-                hooks.call("on_predict_batch_end", output, batch, batch_idx, *which)
-            if keep:
-                kept[index].append(move_to_device(output, "cpu"))
+            with off():
+                if table["on_predict_batch_start"]:
+                    hooks.call("on_predict_batch_start", batch, batch_idx, *which)
+                before = s.book.enter("predict_step")
+                output = step(batch, batch_idx, index)
+                s.book.leave(before)
+                if table["on_predict_batch_end"]:
+                    hooks.call("on_predict_batch_end", output, batch, batch_idx, *which)
+            yield index, output
             if s.stop.signum is not None:
                 raise Interrupted(s.stop.signum)
-    hooks.call("on_predict_epoch_end")
-    hooks.call("on_predict_end")
+    with off():
+        hooks.call("on_predict_epoch_end")
+        hooks.call("on_predict_end")
     restore_modes(modes)
-    return kept

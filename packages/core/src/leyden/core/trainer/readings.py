@@ -77,8 +77,12 @@ class Readings:
 
     @property
     def accumulate_grad_batches(self) -> int:
-        """The flag: batches per optimiser step."""
+        """The flag: batches per optimiser step. A change counts from the next epoch on."""
         return self.flags.accumulate_grad_batches
+
+    @accumulate_grad_batches.setter
+    def accumulate_grad_batches(self, value: int) -> None:
+        self.flags.accumulate_grad_batches = value
 
     @property
     def gradient_clip_val(self) -> float | int | None:

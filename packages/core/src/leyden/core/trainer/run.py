@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ import torch
 
 from leyden.core.callback import Callback
 from leyden.core.checkpoint import file, state
+from leyden.core.data.feed import Feed
 from leyden.core.errors import Interrupted, MisconfigurationException, PossibleUserWarning, warn
 from leyden.core.hooks import overrides
 from leyden.core.loops.evaluate import evaluate
 from leyden.core.loops.fit import fit, nothing_to_train, sanity_check
-from leyden.core.loops.predict import predict
+from leyden.core.loops.predict import predictions
 from leyden.core.module import LightningModule
 from leyden.core.optimizers import configured
 from leyden.core.session import Session
 from leyden.core.states import RunningStage, TrainerFn, TrainerStatus
 from leyden.core.trainer.resume import resolve
+from leyden.core.transfer import move_to_device
 from leyden.core.val_check import make_val_check
 
 _STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_step"}
@@ -42,6 +45,22 @@ def run(s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any, **op
         ckpt_path: The checkpoint to load, as the verb was given it.
         **options: ``verbose`` and ``return_predictions`` of the verbs that have them.
     """
+    with opened(s, fn, loaders, ckpt_path) as checkpoint:
+        if fn == TrainerFn.FITTING:
+            prepare_fit(s, loaders, checkpoint)
+            fit(s)
+            s.hooks.call("on_fit_end")
+            return None
+        if fn == TrainerFn.PREDICTING:
+            return run_predict(s, loaders, options["return_predictions"])
+        return run_evaluation(s, fn, loaders, options["verbose"])
+
+
+@contextmanager
+def opened(
+    s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any
+) -> Generator[dict[str, Any] | None, None, None]:
+    """Set a session up for a verb, and tear it down after it, also when something fails; gives the checkpoint."""
     trainer = s.trainer
     trainer.state.fn, trainer.state.status = fn, TrainerStatus.RUNNING
     begun = False
@@ -60,23 +79,15 @@ def run(s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any, **op
             state.restore_model(s, checkpoint)
             state.restore_callbacks(s, checkpoint)
         s.module.to(s.device)
-        result = None
         with s.stop.listening():
-            if fn == TrainerFn.FITTING:
-                prepare_fit(s, loaders, checkpoint)
-                fit(s)
-                s.hooks.call("on_fit_end")
-            elif fn == TrainerFn.PREDICTING:
-                result = run_predict(s, loaders, options["return_predictions"])
-            else:
-                result = run_evaluation(s, fn, loaders, options["verbose"])
+            yield checkpoint
         trainer.state.status = TrainerStatus.FINISHED
         status = "success"
-        return result
     except BaseException as error:
         trainer.state.status = TrainerStatus.INTERRUPTED
-        status = "interrupted" if isinstance(error, (KeyboardInterrupt, Interrupted)) else "failed"
-        tell_exception(s, error)
+        status = "interrupted" if isinstance(error, (KeyboardInterrupt, Interrupted, GeneratorExit)) else "failed"
+        if not isinstance(error, GeneratorExit):
+            tell_exception(s, error)
         raise_as(error)
         raise
     finally:
@@ -166,15 +177,7 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
     trainer, module = s.trainer, s.module
     trainer.state.stage = RunningStage.TRAINING
     s.train_source = s.source("train", loaders.get("train"))
-    s.optimizers, s.schedulers = s.hooks.scoped("configure_optimizers", lambda: configured(module))()
-    if len(s.optimizers) > 1 and module.automatic_optimization:
-        raise MisconfigurationException(
-            "Training with multiple optimizers is only supported with manual optimization. Remove the"
-            " `optimizer_idx` argument from"
-            " `training_step`, set `self.automatic_optimization = False` and access your optimizers in"
-            " `training_step` with"
-            " `opt1, opt2, ... = self.optimizers()`."
-        )
+    s.optimizers, s.schedulers, s.frequencies = s.hooks.scoped("configure_optimizers", lambda: configured(module))()
     if s.flags.gradient_clip_val is not None and not module.automatic_optimization:
         raise MisconfigurationException(
             "Automatic gradient clipping is not supported for manual optimization. Remove `Trainer(gradient_clip_val="
@@ -231,15 +234,29 @@ def run_evaluation(s: Session, fn: TrainerFn, loaders: dict[str, Any], verbose: 
     return results
 
 
+def predict_feeds(s: Session, loaders: dict[str, Any]) -> list[Feed]:
+    """Return the feeds of a prediction."""
+    s.trainer.state.stage = RunningStage.PREDICTING
+    return s.feeds(s.source("predict", loaders.get("predict")), s.flags.limit_predict_batches, "limit_predict_batches")
+
+
 def run_predict(s: Session, loaders: dict[str, Any], keep: bool) -> Any:
     """Predict, and return the outputs as the reference shapes them: a list, or one list per loader."""
-    s.trainer.state.stage = RunningStage.PREDICTING
-    feeds = s.feeds(s.source("predict", loaders.get("predict")), s.flags.limit_predict_batches, "limit_predict_batches")
-    with torch.inference_mode() if s.flags.inference_mode else torch.no_grad():
-        kept = predict(s, feeds, keep=keep)
+    feeds = predict_feeds(s, loaders)
+    kept: list[list[Any]] = [[] for _ in feeds]
+    for index, output in predictions(s, feeds):
+        if keep:
+            kept[index].append(move_to_device(output, "cpu"))
     if not keep:
         return None
     return kept[0] if len(kept) == 1 else kept
+
+
+def stream_predictions(s: Session, loaders: dict[str, Any], ckpt_path: Any) -> Generator[Any, None, None]:
+    """Predict, and give each output when it is made."""
+    with opened(s, TrainerFn.PREDICTING, loaders, ckpt_path):
+        for _, output in predictions(s, predict_feeds(s, loaders)):
+            yield output
 
 
 def tell_exception(s: Session, error: BaseException) -> None:

@@ -31,7 +31,7 @@ from leyden.core.states import TrainerFn, TrainerState
 from leyden.core.table import render
 from leyden.core.trainer.afresh import remember
 from leyden.core.trainer.readings import Readings
-from leyden.core.trainer.run import run, save_checkpoint
+from leyden.core.trainer.run import run, save_checkpoint, stream_predictions
 
 
 class Trainer(Readings):
@@ -407,6 +407,43 @@ class Trainer(Readings):
         keep = return_predictions is not False
         with self._settings():
             return run(session, TrainerFn.PREDICTING, {"predict": dataloaders}, ckpt_path, return_predictions=keep)
+
+    def predict_iter(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | os.PathLike[str] | None = None,
+    ) -> Generator[Any, None, None]:
+        """Run the model on data and give each output as soon as it is made, so that nothing piles up in memory.
+
+        Args:
+            model: As in `predict`.
+            dataloaders: As in `predict`.
+            datamodule: As in `predict`.
+            ckpt_path: As in `predict`.
+
+        Yields:
+            The output of each batch, on its device; several loaders follow each other.
+
+        Raises:
+            MisconfigurationException: Something that prediction needs is missing.
+
+        Examples:
+            >>> import torch
+            >>> import leyden.core as L
+            >>> class Double(L.LightningModule):
+            ...     def forward(self, batch):
+            ...         return 2 * batch
+            >>> trainer = L.Trainer(max_epochs=1, logger=False, enable_progress_bar=False, enable_checkpointing=False)
+            >>> [int(out.sum()) for out in trainer.predict_iter(Double(), [torch.ones(2), torch.ones(3)])]
+            [4, 6]
+        """
+        model, ckpt_path = self._model_of(TrainerFn.PREDICTING, model, ckpt_path)
+        dataloaders, datamodule = _data_module_first(dataloaders, datamodule, None)
+        session = self._wire(model, datamodule, TrainerFn.PREDICTING)
+        with self._settings():
+            yield from stream_predictions(session, {"predict": dataloaders}, ckpt_path)
 
     def _model_of(self, fn: TrainerFn, model: Any, ckpt_path: Any) -> tuple[Any, Any]:
         if model is not None:

@@ -32,6 +32,7 @@ from leyden.core.table import render
 from leyden.core.trainer.afresh import remember
 from leyden.core.trainer.readings import Readings
 from leyden.core.trainer.run import run, save_checkpoint, stream_predictions
+from leyden.core.trainer.spellings import from_elsewhere
 
 
 class Trainer(Readings):
@@ -71,6 +72,8 @@ class Trainer(Readings):
         detect_anomaly: Whether autograd looks for operations that produce NaN.
         default_root_dir: Where files go that nobody else places; the working folder if None.
 
+    A flag that is not given is taken from the environment variable ``LEYDEN_TRAINER_<FLAG>``, else ``PL_TRAINER_<FLAG>``.
+
     Raises:
         MisconfigurationException: A flag has a value that is not allowed; the message names it and what is.
 
@@ -81,6 +84,11 @@ class Trainer(Readings):
         3
     """
 
+    # what only the spellings of the 1.0 API set
+    _resume_from: str | os.PathLike[str] | None = None
+    _automatic_optimization: bool | None = None
+
+    @from_elsewhere
     def __init__(
         self,
         *,
@@ -315,6 +323,10 @@ class Trainer(Readings):
         train_dataloaders, datamodule = _data_module_first(train_dataloaders, datamodule, val_dataloaders)
         session = self._wire(model, datamodule, TrainerFn.FITTING)
         self.should_stop = False
+        if self._automatic_optimization is not None:
+            model.automatic_optimization = self._automatic_optimization
+        if ckpt_path is None:
+            ckpt_path = self._resume_from
         with self._settings():
             run(session, TrainerFn.FITTING, {"train": train_dataloaders, "val": val_dataloaders}, ckpt_path)
 

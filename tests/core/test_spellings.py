@@ -7,6 +7,7 @@ import torch
 
 import leyden.core as L
 from leyden.core.errors import (
+    WARNED,
     LightningDeprecationWarning,
     MisconfigurationException,
     MisconfigurationTypeError,
@@ -27,6 +28,7 @@ class Model(L.LightningModule):
 
 
 def old(**flags):
+    WARNED.clear()
     with pytest.warns(LightningDeprecationWarning, match="spelling of the 1.0 API"):
         return L.Trainer(max_epochs=1, logger=False, **flags)
 

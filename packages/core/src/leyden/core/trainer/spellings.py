@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from leyden.core.callback import Callback
 from leyden.core.callbacks.early_stopping import EarlyStopping
 from leyden.core.callbacks.model_checkpoint import ModelCheckpoint
 from leyden.core.callbacks.progress import TQDMProgressBar
@@ -89,10 +88,13 @@ def translate(flags: dict[str, Any]) -> dict[str, Any]:
         Attributes to set on the trainer once it is made.
     """
     later: dict[str, Any] = {}
+    found = [name for name in OLD if name in flags]
+    if not found:
+        return later
     given = flags.get("callbacks") or []
-    callbacks: list[Any] = [given] if isinstance(given, Callback) else list(given)
+    callbacks: list[Any] = list(given) if isinstance(given, (list, tuple)) else [given]
     before = len(callbacks)
-    for old in [name for name in OLD if name in flags]:
+    for old in found:
         value = flags.pop(old)
         if old in ("gpus", "tpu_cores"):
             kind = "gpu" if old == "gpus" else "tpu"

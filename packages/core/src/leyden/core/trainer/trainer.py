@@ -72,7 +72,7 @@ class Trainer(Readings):
         detect_anomaly: Whether autograd looks for operations that produce NaN.
         default_root_dir: Where files go that nobody else places; the working folder if None.
 
-    A flag that is not given is taken from the environment variable ``LEYDEN_TRAINER_<FLAG>``, else ``PL_TRAINER_<FLAG>``.
+    A flag that is not given is taken from the environment: ``LEYDEN_TRAINER_<FLAG>``, else ``PL_TRAINER_<FLAG>``.
 
     Raises:
         MisconfigurationException: A flag has a value that is not allowed; the message names it and what is.

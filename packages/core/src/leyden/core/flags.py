@@ -62,8 +62,15 @@ class Flags:
     gradient_clip_val: float | int | None = None
     gradient_clip_algorithm: str | None = None
     inference_mode: bool = True
+    overfit_batches: float | int = 0.0
+    reload_dataloaders_every_n_epochs: int = 0
+    barebones: bool = False
 
     def __post_init__(self) -> None:
+        _whole("reload_dataloaders_every_n_epochs", self.reload_dataloaders_every_n_epochs, 0)
+        self.overfit_batches = _fraction("overfit_batches", self.overfit_batches)
+        if self.overfit_batches:
+            self.limit_train_batches = self.limit_val_batches = self.overfit_batches
         self._check_engine()
         self._check_durations()
         for name in ("train", "val", "test", "predict"):

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from leyden.core.callback import Callback
 from leyden.core.data.feed import Feed
 from leyden.core.data.source import Source, is_collection, named_loaders
+from leyden.core.data.unshuffled import unshuffled
 from leyden.core.datamodule import DataHooks
 from leyden.core.errors import NotYetSupported
 from leyden.core.hooks import HookTable
@@ -54,6 +55,8 @@ class Session:
         val_feeds: The validation batches, once they were asked for.
         val_check: When validation runs inside the fit, or None for never.
         training: The log book's slots of training.
+        loaded_at: Epoch in which the training loader was asked for.
+        val_loaded_at: Epoch in which the validation loaders were asked for.
         ended_with: The numbers of batches, once the run has ended and let go of its loaders.
         epoch_start_steps: Optimiser steps when the current epoch began.
         resumed: What a checkpoint said about the open epoch, until that epoch goes on.
@@ -89,6 +92,7 @@ class Session:
         self.val_source: Source | None = None
         self.val_feeds: list[Feed] | None = None
         self.val_check: ValCheck | None = None
+        self.loaded_at = self.val_loaded_at = 0
         self.ended_with: tuple[float | int, list[float | int]] | None = None
         self.epoch_start_steps = 0
         self.resumed: dict[str, Any] | None = None
@@ -104,12 +108,31 @@ class Session:
             loader, limit = self.train_source.load(), self.flags.limit_train_batches
             if is_collection(loader):
                 raise NotYetSupported("several training loaders come with a later version; give one loader.")
+            if self.flags.overfit_batches:
+                loader = unshuffled(loader)
             self.train_feed = Feed(loader, limit, "limit_train_batches", self.preparation(0))
+            self.loaded_at = self.progress.epoch
+
+    def reload_train_feed(self) -> None:
+        """Ask for the training loader again, if its turn has come."""
+        every = self.flags.reload_dataloaders_every_n_epochs
+        if every and self.train_feed is not None and self.progress.epoch - self.loaded_at >= every:
+            self.train_feed.order.detach()
+            self.train_feed = None
+            self.make_train_feed()
+            self.train_feed.order.attach()  # type: ignore[attr-defined]
+
+    def reload_val_feeds(self) -> None:
+        """Ask for the validation loaders, unless they were asked for and their turn has not come again."""
+        every = self.flags.reload_dataloaders_every_n_epochs
+        if self.val_feeds is None or (every and self.progress.epoch - self.val_loaded_at >= every):
+            self.make_val_feeds()
 
     def make_val_feeds(self) -> None:
         """Ask for the validation loaders; without any batch there is no validation."""
         assert self.val_source is not None
         self.val_feeds = self.feeds(self.val_source, self.flags.limit_val_batches, "limit_val_batches")
+        self.val_loaded_at = self.progress.epoch
         if all(feed.length == 0 and self.flags.limit_val_batches == 0 for feed in self.val_feeds):
             self.val_feeds, self.val_check = None, None
 

@@ -24,6 +24,7 @@ def fit(s: Session) -> None:
         resumed, s.resumed = s.resumed, None
         s.hooks.compile()
         if resumed is None:
+            s.reload_train_feed()
             if s.resume_rng is not None:
                 restore_rng_state(s.resume_rng)
                 s.resume_rng = None
@@ -153,8 +154,7 @@ def complete_batch(s: Session, closes: bool) -> None:
 
 def validate(s: Session, closes: bool = True) -> None:
     """Run validation inside an epoch and go back to training."""
-    if s.val_feeds is None:
-        s.make_val_feeds()
+    s.reload_val_feeds()
     assert s.val_feeds is not None
     state, batch = s.trainer.state, s.book.batch
     before, state.stage = state.stage, RunningStage.VALIDATING

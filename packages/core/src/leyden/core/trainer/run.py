@@ -211,7 +211,7 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
 def log_configuration(s: Session) -> None:
     """Give the loggers the hyper-parameters of module and data module."""
     params: dict[str, Any] = {}
-    for owner in (s.module, s.datamodule):
+    for owner in (s.module, s.datamodule) if s.trainer.enable_autolog_hparams else ():
         if owner is not None and owner._log_hyperparams:
             params |= owner.hparams_initial
     for logger in s.loggers:

@@ -69,6 +69,13 @@ class Trainer(Readings):
         gradient_clip_algorithm: ``"norm"`` or ``"value"``.
         deterministic: True for deterministic algorithms only, ``"warn"`` to warn where there are none.
         inference_mode: Whether evaluation runs in `torch.inference_mode` instead of `torch.no_grad`.
+        overfit_batches: Train and validate on this many batches (or this fraction), in the data set's order.
+        reload_dataloaders_every_n_epochs: Ask for the loaders again every so many epochs; 0 for never.
+        benchmark: Whether cuDNN tries its algorithms out; None leaves it as it is.
+        use_distributed_sampler: Whether runs of several processes split the data; with one there is nothing to split.
+        sync_batchnorm: Whether runs of several processes share batch statistics; with one there is nothing to share.
+        barebones: Whether to switch off everything that costs time: logging, checkpoints, bar, summary, sanity check.
+        enable_autolog_hparams: Whether hyper-parameters are logged when a fit begins.
         detect_anomaly: Whether autograd looks for operations that produce NaN.
         default_root_dir: Where files go that nobody else places; the working folder if None.
 
@@ -120,6 +127,13 @@ class Trainer(Readings):
         gradient_clip_algorithm: str | None = None,
         deterministic: bool | str | None = None,
         inference_mode: bool = True,
+        overfit_batches: float | int = 0.0,
+        reload_dataloaders_every_n_epochs: int = 0,
+        benchmark: bool | None = None,
+        use_distributed_sampler: bool = True,
+        sync_batchnorm: bool = False,
+        barebones: bool = False,
+        enable_autolog_hparams: bool = True,
         detect_anomaly: bool = False,
         default_root_dir: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -146,7 +160,17 @@ class Trainer(Readings):
             gradient_clip_val=gradient_clip_val,
             gradient_clip_algorithm=gradient_clip_algorithm,
             inference_mode=inference_mode,
+            overfit_batches=overfit_batches,
+            reload_dataloaders_every_n_epochs=reload_dataloaders_every_n_epochs,
+            barebones=barebones,
         )
+        if barebones:
+            asked = (logger, enable_checkpointing, enable_progress_bar, enable_model_summary, num_sanity_val_steps)
+            self._bare(fast_dev_run or detect_anomaly, *asked)
+            logger = enable_checkpointing = enable_progress_bar = enable_model_summary = False
+            self.flags.num_sanity_val_steps = 0
+        self.use_distributed_sampler, self.sync_batchnorm = use_distributed_sampler, sync_batchnorm
+        self.enable_autolog_hparams, self._benchmark = enable_autolog_hparams, benchmark
         if deterministic not in (None, True, False, "warn"):
             raise MisconfigurationValueError(f"`deterministic` must be True, False or 'warn'; got {deterministic!r}.")
         if default_root_dir is not None and not isinstance(default_root_dir, (str, os.PathLike)):
@@ -173,6 +197,15 @@ class Trainer(Readings):
         self._first_states: list[Callable[[], None]] | None = None
 
     # -- putting together ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _bare(*asked: Any) -> None:
+        names = "fast_dev_run, detect_anomaly, logger, enable_checkpointing, enable_progress_bar, enable_model_summary"
+        if any(value for value in asked):
+            raise MisconfigurationValueError(
+                "`Trainer(barebones=True)` was passed, but other features that cost time were asked for too"
+                f" ({names} or num_sanity_val_steps). Leave them out."
+            )
 
     def _make_loggers(self, logger: Any) -> list[LoggerLike]:
         if self.flags.fast_dev_run:
@@ -250,6 +283,7 @@ class Trainer(Readings):
             self._fitted = model
         self._module = model
         session = Session(self, model, datamodule, self.callbacks, self.loggers, self._progress)
+        session.book.enabled = not self.flags.barebones
         self._session = session
         model.trainer = self
         if datamodule is not None:
@@ -288,10 +322,14 @@ class Trainer(Readings):
         was = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
         if self._deterministic is not None:
             torch.use_deterministic_algorithms(bool(self._deterministic), warn_only=self._deterministic == "warn")
+        cudnn = torch.backends.cudnn.benchmark
+        if self._benchmark is not None:
+            torch.backends.cudnn.benchmark = self._benchmark
         try:
             with torch.autograd.set_detect_anomaly(self.detect_anomaly):
                 yield
         finally:
+            torch.backends.cudnn.benchmark = cudnn
             torch.use_deterministic_algorithms(was[0], warn_only=was[1])
 
     # -- verbs ---------------------------------------------------------------------------------------------------------

@@ -15,8 +15,9 @@ from torch.optim import Optimizer
 
 from leyden.core.checkpoint.model import load_module
 from leyden.core.errors import MisconfigurationException, warn
+from leyden.core.exporters import find_exporter
 from leyden.core.hparams import HyperparametersMixin
-from leyden.core.interfaces import MetricLike
+from leyden.core.interfaces import MetricLike, ReportLike
 from leyden.core.module_hooks import ModuleHooks
 
 if TYPE_CHECKING:
@@ -443,7 +444,40 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
             parameter.requires_grad = True
         self.train()
 
+    def all_gather(self, data: Any, group: Any | None = None, sync_grads: bool = False) -> Any:
+        """Gather tensors from all processes; with one process they are returned as they are.
+
+        Args:
+            data: Tensors in any nesting.
+            group: The processes to gather from; None for all.
+            sync_grads: Whether gradients flow back through the gathering.
+        """
+        return data
+
     # -- files ---------------------------------------------------------------------------------------------------------
+
+    def to_onnx(self, file_path: str | Path, input_sample: Any | None = None, **options: Any) -> ReportLike:
+        """Export the module to ONNX and prove the export right; needs the distribution leyden-export.
+
+        Args:
+            file_path: Where to.
+            input_sample: What the module is called with; None takes ``example_input_array``.
+            **options: Options of ``leyden.export.export``.
+
+        Returns:
+            What was written and how it was verified.
+
+        Raises:
+            ValueError: There is no input to call the module with.
+            MissingExtraError: leyden-export is not installed.
+        """
+        inputs = self.example_input_array if input_sample is None else input_sample
+        if inputs is None:
+            raise ValueError(
+                "Could not export to ONNX since neither `input_sample` nor `model.example_input_array` attribute is"
+                " set."
+            )
+        return find_exporter("onnx").export(self, Path(file_path), inputs, **options)
 
     @classmethod
     def load_from_checkpoint(

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 import leyden.core as L
+from leyden.core.utilities import CombinedLoader
 
 
 def points(n=24):
@@ -322,9 +323,22 @@ def test_an_evaluation_in_between_does_not_make_another_model_the_trained_one(tm
     assert not same(second.net, net())
 
 
-def test_several_training_loaders_are_refused_by_name(tmp_path):
-    with pytest.raises(NotImplementedError, match="several training loaders"):
-        trainer(tmp_path).fit(Regression(sgd), [loader(), loader()])
+def test_several_training_loaders_give_batches_in_their_shape(tmp_path):
+    seen = []
+
+    class Several(Regression):
+        def training_step(self, batch, batch_idx):
+            seen.append((len(batch["labelled"][0]), len(batch["plain"][0])))
+            x, y = batch["labelled"]
+            return F.mse_loss(self.net(x), y)
+
+    t = trainer(tmp_path, max_epochs=1)
+    t.fit(Several(sgd), {"labelled": loader(), "plain": loader(6, 4)})
+    assert seen == [(4, 4), (4, 2)] * 3
+    assert t.num_training_batches == 6
+    sequential = CombinedLoader([loader(), loader()], "sequential")
+    with pytest.raises(ValueError, match="does not support"):
+        trainer(tmp_path).fit(Regression(sgd), sequential)
 
 
 def test_nothing_of_a_run_travels_with_a_copy_of_the_model(tmp_path):

@@ -166,6 +166,33 @@ def test_an_iterable_is_replayed(tmp_path):
     assert same(whole, resumed)
 
 
+@pytest.mark.parametrize("step", [1, 6, 14])
+def test_several_shuffled_loaders(tmp_path, step):
+    class Several(Model):
+        def training_step(self, batch, batch_idx):
+            return sum(F.mse_loss(self.net(x), y) for x, y in batch.values())
+
+    def run(name, ckpt_path=None, callbacks=()):
+        trainer = L.Trainer(
+            max_epochs=2,
+            logger=False,
+            callbacks=list(callbacks),
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path / name,
+        )
+        model = Several()
+        torch.manual_seed(11)
+        loaders = {"a": DataLoader(data(), 4, shuffle=True), "b": DataLoader(data(12), 4, shuffle=True)}
+        trainer.fit(model, loaders, DataLoader(data(12), 4), ckpt_path=ckpt_path)
+        return model
+
+    path = tmp_path / "at.ckpt"
+    whole = run("whole", callbacks=[SaveAt("on_train_batch_end", path, lambda t: t.global_step == step)])
+    assert same(whole, run("resumed", path))
+
+
 def test_training_further_than_planned(tmp_path):
     saver = L.callbacks.ModelCheckpoint(dirpath=tmp_path / "ck", save_top_k=-1)
     whole, _, _ = fit(tmp_path, "whole", callbacks=[saver], epochs=4)

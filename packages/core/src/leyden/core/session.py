@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from leyden.core.callback import Callback
+from leyden.core.data.combined import CombinedLoader
 from leyden.core.data.feed import Feed
-from leyden.core.data.source import Source, is_collection, named_loaders
+from leyden.core.data.source import Source, named_loaders
 from leyden.core.data.unshuffled import unshuffled
 from leyden.core.datamodule import DataHooks
-from leyden.core.errors import NotYetSupported
+from leyden.core.errors import MisconfigurationValueError
 from leyden.core.hooks import HookTable
 from leyden.core.interfaces import LoggerLike
 from leyden.core.logbook.book import LogBook, Results
@@ -106,8 +107,11 @@ class Session:
         """Ask for the training loader, unless it was asked for already."""
         if self.train_feed is None and self.train_source is not None:
             loader, limit = self.train_source.load(), self.flags.limit_train_batches
-            if is_collection(loader):
-                raise NotYetSupported("several training loaders come with a later version; give one loader.")
+            if isinstance(loader, CombinedLoader) and loader.mode == "sequential":
+                raise MisconfigurationValueError(
+                    '`trainer.fit()` does not support the `CombinedLoader(mode="sequential")` mode: training needs'
+                    " loaders in step with each other."
+                )
             if self.flags.overfit_batches:
                 loader = unshuffled(loader)
             self.train_feed = Feed(loader, limit, "limit_train_batches", self.preparation(0))

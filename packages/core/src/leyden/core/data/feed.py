@@ -1,29 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feed: the batches of one loader, counted, limited, at a position, and on the device."""
+"""Feed: the batches of a loader or of several, counted, limited, at a position, and on the device."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from math import inf
 from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset
-
-from leyden.core.data.order import Order
+from leyden.core.data.combined import CombinedLoader, sized_length
+from leyden.core.data.order import Order, set_epoch
+from leyden.core.data.orders import Orders
+from leyden.core.data.source import is_collection
 from leyden.core.errors import MisconfigurationException
-
-
-def sized_length(loader: Any) -> int | None:
-    """Return the number of batches of a loader, or None if it does not say or can not be trusted."""
-    if (
-        isinstance(loader, DataLoader)
-        and isinstance(loader.dataset, IterableDataset)
-        and not hasattr(loader.dataset, "__len__")
-    ):
-        return None
-    try:
-        return len(loader)
-    except (TypeError, NotImplementedError):
-        return None
 
 
 def limited(length: int | None, limit: float | int, flag: str) -> int | None:
@@ -57,49 +45,76 @@ def limited(length: int | None, limit: float | int, flag: str) -> int | None:
 
 
 class Feed:
-    """The batches of one loader.
+    """The batches of one loader, or of several in the shape of their collection.
 
     Args:
-        loader: Any iterable of batches.
+        loader: Any iterable of batches, a collection of such (shorter ones begin again until the longest is over), or
+            a `CombinedLoader`.
         limit: How many batches: an int, or a fraction as a float.
         flag: Name of the flag that holds ``limit``.
         prepare: Brings a batch to its device, or None if there is nothing to do.
         name: Name of the loader, where loaders come in a dict.
 
     Attributes:
+        loader: What is iterated over: the loader, or the `CombinedLoader` of several.
+        given: The loader or the collection of loaders.
+        available: Batches per pass without the limit, or None if unknown.
         length: Batches per pass, or None if unknown.
         is_last: Whether the batch that was just given is the last one.
     """
 
     def __init__(
         self,
-        loader: Iterable[Any],
+        loader: Any,
         limit: float | int,
         flag: str,
         prepare: Callable[[Any], Any] | None = None,
         name: str | None = None,
     ) -> None:
-        self.loader, self.prepare, self.name = loader, prepare, name
-        self.length = limited(sized_length(loader), limit, flag)
-        self.sized = sized_length(loader) is not None
-        self.order = Order(loader)
+        self.prepare, self.name = prepare, name
+        self.loader: Iterable[Any] = CombinedLoader(loader, "max_size_cycle") if is_collection(loader) else loader
+        self.order: Order | Orders
+        if isinstance(self.loader, CombinedLoader):
+            self.given = self.loader.iterables
+            sizes = [sized_length(leaf) for leaf in self.loader.flattened]
+            limits = [inf if (n := limited(size, limit, flag)) is None else n for size in sizes]
+            # a loader without a length may end before all others, whatever they say
+            self.available = None if None in sizes else self.loader.length()
+            self.length = self.loader.length(limits)
+            self.order = Orders(self.loader, limits)
+        else:
+            self.given = loader
+            self.available = sized_length(loader)
+            self.length = limited(self.available, limit, flag)
+            self.order = Order(loader)
         self.is_last = False
 
-    def batches(self, position: int = 0, start: dict[str, Any] | None = None) -> Iterator[Any]:
+    @property
+    def sized(self) -> bool:
+        """Whether the loader itself knows how many batches it has."""
+        return self.available is not None
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the samplers which epoch begins, if they want to know."""
+        for leaf in self.loader.flattened if isinstance(self.loader, CombinedLoader) else [self.loader]:
+            set_epoch(leaf, epoch)
+
+    def batches(self, position: int = 0, start: Any = None) -> Iterator[Any]:
         """Begin a pass; the loader's iterator exists when this returns, the first batch is fetched later.
 
         Args:
             position: Batches consumed already.
-            start: The recorded start of the order, to go on in the middle exactly.
+            start: The recorded start of the order, to go on in the middle exactly; one that was recorded of another
+                kind of loader is not used.
         """
         self.is_last = False
         if self.length is not None and self.length <= position:
             return iter(())
-        return (
-            self._sized(self.order.iterate(position, start), position)
-            if self.sized
-            else self._ahead(self.order.iterate(position, start), position)
-        )
+        if isinstance(self.order, Orders):
+            source = self.order.iterate(position, start)
+        else:
+            source = self.order.iterate(position, start if isinstance(start, dict) else None)
+        return self._sized(source, position) if self.sized else self._ahead(source, position)
 
     def _sized(self, source: Iterator[Any], position: int) -> Iterator[Any]:
         prepare, length = self.prepare, self.length

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from leyden.core.data.combined import CombinedLoader
 from leyden.core.datamodule import DataHooks
 from leyden.core.errors import MisconfigurationException
 
@@ -74,9 +75,20 @@ class Source:
 
 
 def named_loaders(value: Any) -> list[tuple[str | None, Any]]:
-    """Return evaluation loaders in order, with their names where they come in a dict."""
-    if isinstance(value, Mapping) and is_collection(value):
-        return [(str(name), loader) for name, loader in value.items()]
-    if is_collection(value):
-        return [(None, loader) for loader in value]
-    return [(None, value)]
+    """Return evaluation loaders in order, with their names where they come in a dict (``outer/inner`` where nested)."""
+    if isinstance(value, CombinedLoader) and value.mode == "sequential":
+        # only the whole collection may be data: what the user combined is loaders
+        return _named(value.iterables, None) if is_collection(value.iterables) else [(None, x) for x in value.flattened]
+    return _named(value, None)
+
+
+def _named(value: Any, name: str | None) -> list[tuple[str | None, Any]]:
+    if not is_collection(value):
+        return [(name, value)]
+    if isinstance(value, Mapping):
+        inner: list[tuple[str | None, Any]] = [
+            (str(key) if name is None else f"{name}/{key}", child) for key, child in value.items()
+        ]
+    else:
+        inner = [(name, child) for child in value]
+    return [pair for key, child in inner for pair in _named(child, key)]

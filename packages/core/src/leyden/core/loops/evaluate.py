@@ -53,7 +53,7 @@ def evaluate(
         The logged values of each loader.
     """
     for feed in feeds:
-        if feed.sized and len(feed.loader) == 0:  # type: ignore[arg-type]
+        if feed.available == 0:
             raise MisconfigurationException(
                 f"a {stage} dataloader ({type(feed.loader).__name__}) has length 0: it yields no batch."
             )

@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 from leyden.core.data.feed import Feed
-from leyden.core.data.order import set_epoch
 from leyden.core.errors import Interrupted, MisconfigurationException
 from leyden.core.loops.evaluate import evaluate
 from leyden.core.loops.schedulers import update_schedulers
@@ -70,7 +69,7 @@ def begin_epoch(s: Session) -> None:
     s.epoch_start_steps = p.global_step
     s.training.on_epoch = False
     if s.train_feed is not None:
-        set_epoch(s.train_feed.loader, p.epoch)
+        s.train_feed.set_epoch(p.epoch)
     s.hooks.call("on_train_epoch_start")
 
 

@@ -205,7 +205,7 @@ class Readings:
     def train_dataloader(self) -> Any:
         """The loader of training batches, during a fit."""
         feed = self._session.train_feed if self._session is not None else None
-        return feed.loader if feed is not None else None
+        return feed.given if feed is not None else None
 
     @property
     def ckpt_path(self) -> str | None:

@@ -199,7 +199,7 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
     feed = s.train_feed
     assert feed is not None
     feed.order.attach()
-    if feed.sized and len(feed.loader) == 0 and s.flags.limit_train_batches != 0:  # type: ignore[arg-type]
+    if feed.available == 0 and s.flags.limit_train_batches != 0:
         raise nothing_to_train(feed.loader)
     if s.val_source is not None:
         every = s.flags.check_val_every_n_epoch

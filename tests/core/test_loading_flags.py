@@ -109,3 +109,11 @@ def test_hyper_parameters_are_logged_unless_switched_off(tmp_path):
         t = trainer(tmp_path, logger=Noting(), enable_autolog_hparams=on, max_epochs=1)
         t.fit(Own(), [torch.ones(1)], [torch.ones(1)])
     assert Noting.noted == [({"width": 3},)]
+
+
+def test_max_time_ends_the_training(tmp_path):
+    t = trainer(tmp_path, max_time={"seconds": 0}, max_epochs=-1)
+    t.fit(Model(), [torch.ones(1)] * 4, [torch.ones(1)])
+    assert t.global_step == 0
+    with pytest.raises(MisconfigurationException, match="DD:HH:MM:SS"):
+        trainer(tmp_path, max_time="ten minutes")

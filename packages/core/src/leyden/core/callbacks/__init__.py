@@ -7,19 +7,35 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from leyden.core.callback import Callback as Callback
+    from leyden.core.callbacks.accumulation import GradientAccumulationScheduler as GradientAccumulationScheduler
     from leyden.core.callbacks.early_stopping import EarlyStopping as EarlyStopping
+    from leyden.core.callbacks.exception_checkpoint import OnExceptionCheckpoint as OnExceptionCheckpoint
+    from leyden.core.callbacks.finetuning import BackboneFinetuning as BackboneFinetuning
+    from leyden.core.callbacks.finetuning import BaseFinetuning as BaseFinetuning
+    from leyden.core.callbacks.lambda_function import LambdaCallback as LambdaCallback
+    from leyden.core.callbacks.lr_monitor import LearningRateMonitor as LearningRateMonitor
     from leyden.core.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
+    from leyden.core.callbacks.prediction_writer import BasePredictionWriter as BasePredictionWriter
     from leyden.core.callbacks.progress import ProgressBar as ProgressBar
     from leyden.core.callbacks.progress import TQDMProgressBar as TQDMProgressBar
     from leyden.core.callbacks.summary import ModelSummary as ModelSummary
+    from leyden.core.callbacks.timer import Timer as Timer
 else:
     _LAZY = {
+        "BackboneFinetuning": "leyden.core.callbacks.finetuning",
+        "BaseFinetuning": "leyden.core.callbacks.finetuning",
+        "BasePredictionWriter": "leyden.core.callbacks.prediction_writer",
         "Callback": "leyden.core.callback",
         "EarlyStopping": "leyden.core.callbacks.early_stopping",
+        "GradientAccumulationScheduler": "leyden.core.callbacks.accumulation",
+        "LambdaCallback": "leyden.core.callbacks.lambda_function",
+        "LearningRateMonitor": "leyden.core.callbacks.lr_monitor",
         "ModelCheckpoint": "leyden.core.callbacks.model_checkpoint",
         "ModelSummary": "leyden.core.callbacks.summary",
+        "OnExceptionCheckpoint": "leyden.core.callbacks.exception_checkpoint",
         "ProgressBar": "leyden.core.callbacks.progress",
         "TQDMProgressBar": "leyden.core.callbacks.progress",
+        "Timer": "leyden.core.callbacks.timer",
     }
 
     def __getattr__(name):
@@ -35,4 +51,19 @@ else:
         return sorted({*globals(), *__all__})
 
 
-__all__ = ["Callback", "EarlyStopping", "ModelCheckpoint", "ModelSummary", "ProgressBar", "TQDMProgressBar"]
+__all__ = [
+    "BackboneFinetuning",
+    "BaseFinetuning",
+    "BasePredictionWriter",
+    "Callback",
+    "EarlyStopping",
+    "GradientAccumulationScheduler",
+    "LambdaCallback",
+    "LearningRateMonitor",
+    "ModelCheckpoint",
+    "ModelSummary",
+    "OnExceptionCheckpoint",
+    "ProgressBar",
+    "TQDMProgressBar",
+    "Timer",
+]

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from leyden.core.callbacks.exception_checkpoint import OnExceptionCheckpoint
 from leyden.core.callbacks.model_checkpoint import ModelCheckpoint
 from leyden.core.checkpoint.store import Entry, find_auto, scan
 from leyden.core.errors import CheckpointError, CheckpointNotFoundError, MisconfigurationException, warn
@@ -93,6 +94,8 @@ def _best(s: Session) -> Path:
 def _last(s: Session) -> Path | None:
     found: list[tuple[float, Path]] = []
     for callback in s.callbacks:
+        if isinstance(callback, OnExceptionCheckpoint) and Path(callback.ckpt_path).exists():
+            found.append((Path(callback.ckpt_path).stat().st_mtime, Path(callback.ckpt_path)))
         if isinstance(callback, ModelCheckpoint):
             folder = callback.folder(s.trainer)
             names = [folder / f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"]

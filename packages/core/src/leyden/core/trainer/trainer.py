@@ -8,6 +8,7 @@ import secrets
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 import torch
 
 from leyden.core.callback import Callback
+from leyden.core.callbacks.exception_checkpoint import OnExceptionCheckpoint
 from leyden.core.callbacks.model_checkpoint import ModelCheckpoint
 from leyden.core.callbacks.progress import ProgressBar, TQDMProgressBar
 from leyden.core.callbacks.summary import ModelSummary
+from leyden.core.callbacks.timer import Timer
 from leyden.core.datamodule import LightningDataModule
 from leyden.core.errors import WARNED, MisconfigurationException, MisconfigurationTypeError, MisconfigurationValueError
 from leyden.core.flags import Flags
@@ -52,6 +55,7 @@ class Trainer(Readings):
         min_epochs: Epochs before which ``should_stop`` is not heeded.
         max_steps: Optimiser steps to train; -1 for no limit.
         min_steps: Optimiser steps before which ``should_stop`` is not heeded.
+        max_time: Time after which training ends: ``"DD:HH:MM:SS"``, a timedelta or a dict of its arguments.
         limit_train_batches: How much of an epoch: an int counts batches, a float is a fraction.
         limit_val_batches: As ``limit_train_batches``, per validation loader.
         limit_test_batches: As ``limit_train_batches``, per test loader.
@@ -111,6 +115,7 @@ class Trainer(Readings):
         min_epochs: int | None = None,
         max_steps: int = -1,
         min_steps: int | None = None,
+        max_time: str | timedelta | dict[str, int] | None = None,
         limit_train_batches: float | int | None = None,
         limit_val_batches: float | int | None = None,
         limit_test_batches: float | int | None = None,
@@ -180,7 +185,10 @@ class Trainer(Readings):
         self.loggers = self._make_loggers(logger)
         given: Any = callbacks
         self.callbacks = self._make_callbacks(
-            list(given or ()) if isinstance(given, (list, tuple, NoneType)) else [given],
+            [
+                *(list(given or ()) if isinstance(given, (list, tuple, NoneType)) else [given]),
+                *([Timer(duration=max_time)] if max_time is not None else []),
+            ],
             enable_checkpointing,
             enable_progress_bar is not False,
             enable_model_summary is not False,
@@ -543,8 +551,8 @@ class Trainer(Readings):
 
 
 def _checkpoints_last(callbacks: list[Callback]) -> list[Callback]:
-    savers = [c for c in callbacks if isinstance(c, ModelCheckpoint)]
-    return [c for c in callbacks if not isinstance(c, ModelCheckpoint)] + savers
+    savers = [c for c in callbacks if isinstance(c, (ModelCheckpoint, OnExceptionCheckpoint))]
+    return [c for c in callbacks if not isinstance(c, (ModelCheckpoint, OnExceptionCheckpoint))] + savers
 
 
 def _data_module_first(loaders: Any, datamodule: Any, others: Any) -> tuple[Any, Any]:

@@ -17,7 +17,7 @@ from leyden.core.data.source import Source, named_loaders
 from leyden.core.data.unshuffled import unshuffled
 from leyden.core.datamodule import DataHooks
 from leyden.core.errors import MisconfigurationValueError
-from leyden.core.hooks import HookTable
+from leyden.core.hooks import HookTable, overrides
 from leyden.core.interfaces import LoggerLike
 from leyden.core.logbook.book import LogBook, Results
 from leyden.core.module import LightningModule
@@ -150,8 +150,12 @@ class Session:
         hooks = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
         found = []
         for hook in hooks:
-            owner = self.datamodule if self.datamodule is not None and self._has(self.datamodule, hook) else self.module
-            found.append((getattr(owner, hook), self._has(owner, hook)))
+            owner = (
+                self.datamodule
+                if self.datamodule is not None and overrides(self.datamodule, hook, DataHooks)
+                else self.module
+            )
+            found.append((getattr(owner, hook), overrides(owner, hook, DataHooks)))
         if self.device.type == "cpu" and not any(own for _, own in found):
             return None
         (before, _), (transfer, _), (after, _) = found
@@ -164,10 +168,6 @@ class Session:
             return batch
 
         return prepare
-
-    @staticmethod
-    def _has(owner: Any, hook: str) -> bool:
-        return getattr(getattr(owner, hook), "__func__", None) is not getattr(DataHooks, hook)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Run backward for manual optimisation, with its hooks."""

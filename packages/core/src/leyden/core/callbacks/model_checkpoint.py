@@ -14,8 +14,8 @@ from torch import Tensor
 from leyden.core.callback import Callback
 from leyden.core.callbacks.naming import format_name
 from leyden.core.checkpoint import file
-from leyden.core.checkpoint.store import SUFFIX, link, scan
-from leyden.core.errors import CheckpointError, Interrupted, MisconfigurationException, warn
+from leyden.core.checkpoint.store import SUFFIX, link
+from leyden.core.errors import Interrupted, MisconfigurationException, warn
 from leyden.core.states import TrainerFn
 
 if TYPE_CHECKING:
@@ -267,14 +267,7 @@ class ModelCheckpoint(Callback):
 
     def _save_top_k(self, trainer: Trainer, values: dict[str, Tensor]) -> Path | None:
         if self.monitor is None:
-            previous = self.best_model_path
-            path = Path(self._free_path(values, previous))
-            self.current_score = None
-            self.best_model_path = str(path)
-            self._write(trainer, path)
-            if self.save_top_k == 1 and previous and previous != str(path):
-                Path(previous).unlink(missing_ok=True)
-            return path
+            return self._save_unscored(trainer, values)
         score = values.get(self.monitor)
         if score is None:
             known = sorted(k for k in values if k not in ("epoch", "step"))
@@ -286,6 +279,17 @@ class ModelCheckpoint(Callback):
         if not self.check_monitor_top_k(trainer, score):
             return None
         return self._keep(trainer, score, values)
+
+    def _save_unscored(self, trainer: Trainer, values: dict[str, Tensor]) -> Path:
+        """Save where no value is monitored: the newest file takes the place of the one before, or stands beside it."""
+        previous = self.best_model_path
+        path = Path(self._free_path(values, previous))
+        self.current_score = None
+        self.best_model_path = str(path)
+        self._write(trainer, path)
+        if self.save_top_k == 1 and previous and previous != str(path):
+            Path(previous).unlink(missing_ok=True)
+        return path
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Tell whether a score is among the best ``save_top_k``."""
@@ -299,8 +303,7 @@ class ModelCheckpoint(Callback):
     def _keep(self, trainer: Trainer, score: Tensor, values: dict[str, Tensor]) -> Path:
         if torch.isnan(score):
             score = torch.tensor(float("inf") if self.mode == "min" else -float("inf"))
-        full = len(self.best_k_models) == (len(self.best_k_models) + 1 if self.save_top_k == -1 else self.save_top_k)
-        out = self.kth_best_model_path if full else None
+        out = self.kth_best_model_path if len(self.best_k_models) == self.save_top_k else None
         path = Path(self._free_path(values, out))
         self.current_score = score.detach().cpu()
         if out is not None:
@@ -320,12 +323,7 @@ class ModelCheckpoint(Callback):
     def _save_newest(self, trainer: Trainer) -> Path:
         """Save the state as it is, beside what the policies keep."""
         if self.monitor is None and self.save_top_k == 1 and not self.save_last:
-            previous, path = self.best_model_path, Path(self._free_path(self._values(trainer), self.best_model_path))
-            self.best_model_path = str(path)
-            self._write(trainer, path)
-            if previous and previous != str(path):
-                Path(previous).unlink(missing_ok=True)
-            return path
+            return self._save_unscored(trainer, self._values(trainer))
         path = self._last_path(trainer)
         self._write(trainer, path)
         return path
@@ -431,19 +429,3 @@ class ModelCheckpoint(Callback):
         self.kth_value = state_dict.get("kth_value", self.kth_value)
         self.last_model_path = state_dict.get("last_model_path", "")
         self.current_score = state_dict.get("current_score")
-
-
-def newest_in(folder: Path) -> Path:
-    """Return the newest valid checkpoint of a folder by the files' own records.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    entries, _ = scan(folder)
-    for entry in sorted(entries, key=lambda e: e.order, reverse=True):
-        try:
-            file.verify(entry.path)
-        except CheckpointError:
-            continue
-        return entry.path
-    raise CheckpointError(f"there is no valid checkpoint in {folder}.")

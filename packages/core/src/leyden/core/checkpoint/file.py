@@ -34,7 +34,6 @@ from leyden.core.errors import (
 
 RECORD = "leyden.json"
 _LEAVES = (NoneType, bool, int, float, complex, str, bytes, bytearray, torch.Size, torch.dtype, torch.device)
-_CONTAINERS = (dict, OrderedDict, Counter, list, tuple, set)
 
 
 def _refuse_objects(value: Any, where: str) -> None:

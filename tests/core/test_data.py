@@ -105,7 +105,7 @@ def test_limits(length, limit, expected):
 def test_limits_that_leave_nothing_or_need_a_length():
     with pytest.raises(MisconfigurationException, match=r"Try at least `limit_val_batches=0.1`"):
         limited(10, 0.05, "limit_val_batches")
-    with pytest.raises(MisconfigurationException, match=r"must be `1.0` or an int; got 0.5"):
+    with pytest.raises(MisconfigurationException, match=r"must be `1.0` or an int. An int specifies `num_val_batches`"):
         limited(None, 0.5, "limit_val_batches")
 
 

@@ -187,8 +187,10 @@ def test_its_hyper_parameters_stand_beside_the_module_s(saved, tiny):
 
         def validation_step(self, batch, batch_idx): ...
 
-    path = saved(Named(3), datamodule=Data(9))
-    assert (Named.load_from_checkpoint(path).hparams.n, Data.load_from_checkpoint(path).hparams.n) == (3, 9)
+    path = saved(Named(9), datamodule=Data(9))
+    assert (Named.load_from_checkpoint(path).hparams.n, Data.load_from_checkpoint(path).hparams.n) == (9, 9)
+    with pytest.raises(RuntimeError, match=r"Error while merging hparams: the keys \['n'\]"):
+        saved(Named(3), datamodule=Data(9))
 
 
 def test_an_omitted_argument_is_asked_for(file_of):
@@ -244,3 +246,40 @@ def test_several_data_sets_of_one_kind_and_data_without_a_length():
 
 def test_arguments_of_the_class_are_passed_on():
     assert Data.from_datasets(points(2), n=9).hparams.n == 9
+
+
+def test_the_class_gets_the_batch_size_and_the_workers_if_it_takes_them():
+    class Sized(L.LightningDataModule):
+        def __init__(self, batch_size=1, **rest):
+            super().__init__()
+            self.got = batch_size, rest
+
+    assert Sized.from_datasets(points(2), batch_size=3).got == (3, {"num_workers": 0})
+
+
+def test_a_hook_that_nobody_defined_says_so():
+    for kind in ("train", "val", "test", "predict"):
+        with pytest.raises(MisconfigurationException, match=f"`{kind}_dataloader` must be implemented"):
+            getattr(L.LightningDataModule(), f"{kind}_dataloader")()
+
+
+def test_its_text_tells_what_is_known_of_its_data():
+    class Various(L.LightningDataModule):
+        def train_dataloader(self):
+            return DataLoader(points(4))
+
+        def val_dataloader(self):
+            return [DataLoader(points(3)), range(3)]
+
+        def test_dataloader(self):
+            return DataLoader(self.not_set_up)
+
+    assert str(Various()).splitlines() == [
+        "{Train dataloader: size=4}",
+        "{Validation dataloader: 1. size=3 ; 2. size=NA}",
+        "{Test dataloader: size=NA}",
+        "{Predict dataloader: None}",
+    ]
+    assert "{Predict dataloader: a. size=2}" in str(
+        L.LightningDataModule.from_datasets(predict_dataset={"a": points(2)})
+    )

@@ -1,5 +1,7 @@
 """The order of all hooks with their arguments, as users of the reference know it."""
 
+import functools
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -15,7 +17,7 @@ MODULE_HOOKS = [
     *("on_after_batch_transfer", "training_step", "validation_step", "test_step", "predict_step"),
 ]
 STEP_HOOKS = ["configure_gradient_clipping", "optimizer_step", "optimizer_zero_grad", "backward"]
-DATA_HOOKS = ["prepare_data", "setup", "teardown", "state_dict", "on_exception"]
+DATA_HOOKS = ["prepare_data", "setup", "teardown", "state_dict", "load_state_dict", "on_exception"]
 DATA_HOOKS += [f"{kind}_dataloader" for kind in ("train", "val", "test", "predict")]
 
 
@@ -73,10 +75,10 @@ class Data(L.LightningDataModule):
     val_dataloader = test_dataloader = predict_dataloader = train_dataloader
 
 
-def record(tmp_path, verb, step_hooks=(), model_class=Model, **flags):
-    events = []
+def record(tmp_path, verb, step_hooks=(), model_class=Model, data_class=Data, ckpt_path=None, events=None, **flags):
+    events = [] if events is None else events
     model = recording(model_class, [*MODULE_HOOKS, *step_hooks], "M", events)()
-    data = recording(Data, DATA_HOOKS, "D", events)()
+    data = recording(data_class, DATA_HOOKS, "D", events)()
     callback = recording(L.Callback, CALLBACK_HOOKS, "C", events)()
     trainer = L.Trainer(
         logger=False,
@@ -86,7 +88,7 @@ def record(tmp_path, verb, step_hooks=(), model_class=Model, **flags):
         callbacks=[callback],
         **{"max_epochs": 1, **flags},
     )
-    getattr(trainer, verb)(model, datamodule=data)
+    getattr(trainer, verb)(model, datamodule=data, ckpt_path=ckpt_path)
     return events
 
 
@@ -107,15 +109,15 @@ def begin(stage):
         "M.configure_callbacks()",
         "D.prepare_data()",
         "M.prepare_data()",
-        f"D.setup('{stage}')",
-        f"C.setup('{stage}')",
-        f"M.setup('{stage}')",
+        f"D.setup(stage='{stage}')",
+        f"C.setup(stage='{stage}')",
+        f"M.setup(stage='{stage}')",
         "M.configure_model()",
     ]
 
 
 def end(stage):
-    return [f"D.teardown('{stage}')", f"C.teardown('{stage}')", f"M.teardown('{stage}')"]
+    return [f"D.teardown(stage='{stage}')", f"C.teardown(stage='{stage}')", f"M.teardown(stage='{stage}')"]
 
 
 def evaluation(stage, batches, restore=True):
@@ -167,9 +169,166 @@ def test_fit_with_sanity_check_validation_and_accumulation(tmp_path):
     assert got == expected
 
 
+def test_validation_inside_the_epoch_clears_gradients_only_between_windows(tmp_path):
+    got = record(
+        tmp_path,
+        "fit",
+        num_sanity_val_steps=0,
+        limit_val_batches=1,
+        val_check_interval=1,
+        accumulate_grad_batches=2,
+        enable_checkpointing=False,
+    )
+    assert got == [
+        *begin("fit"),
+        "M.configure_optimizers()",
+        *both("on_fit_start()"),
+        "D.train_dataloader()",
+        "D.val_dataloader()",
+        *both("on_train_start()"),
+        *both("on_train_epoch_start()"),
+        *train_batch(0, closes=False),
+        *evaluation("validation", 1),
+        *train_batch(1, opens=False),
+        "M.on_validation_model_zero_grad()",
+        *evaluation("validation", 1),
+        *train_batch(2, last=True),
+        "M.on_validation_model_zero_grad()",
+        *evaluation("validation", 1),
+        *both("on_train_epoch_end()"),
+        *both("on_train_end()"),
+        *both("on_fit_end()"),
+        *end("fit"),
+    ]
+
+
+class SavesTheSecondBatch(L.Callback):
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx == 1:
+            trainer.save_checkpoint(self.path)
+
+
+def test_resuming_in_the_middle_of_an_epoch_goes_on_with_the_next_batch(tmp_path):
+    off = {"num_sanity_val_steps": 0, "limit_val_batches": 0, "enable_checkpointing": False}
+    path = tmp_path / "half.ckpt"
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "max_epochs": 1}
+    L.Trainer(callbacks=[SavesTheSecondBatch(path)], **quiet, **off).fit(Model(), Data())
+    assert record(tmp_path, "fit", ckpt_path=path, **off) == [
+        *begin("fit"),
+        *("M.on_load_checkpoint(dict)", "C.on_load_checkpoint(dict)"),
+        "M.configure_optimizers()",
+        *both("on_fit_start()"),
+        "D.train_dataloader()",
+        *both("on_train_start()"),
+        *train_batch(2, last=True),
+        *both("on_train_epoch_end()"),
+        *both("on_train_end()"),
+        *both("on_fit_end()"),
+        *end("fit"),
+    ]
+
+
+class Manual(Model):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        loss = super().training_step(batch, batch_idx)
+        self.manual_backward(loss)
+        optimizer.step()
+        return loss
+
+
+def test_manual_optimization(tmp_path):
+    expected = [
+        *begin("fit"),
+        "M.configure_optimizers()",
+        *both("on_fit_start()"),
+        "D.train_dataloader()",
+        *both("on_train_start()"),
+        *both("on_train_epoch_start()"),
+    ]
+    for i in range(3):
+        expected += [
+            *transfer(),
+            *both(f"on_train_batch_start(T, {i})"),
+            f"M.training_step(T, {i})",
+            *both("on_before_backward(T)"),
+            "M.backward(T)",
+            *both("on_after_backward()"),
+            *both("on_before_optimizer_step(SGD)"),
+            *both(f"on_train_batch_end(dict, T, {i})"),
+        ]
+    expected += [*both("on_train_epoch_end()"), *both("on_train_end()"), *both("on_fit_end()"), *end("fit")]
+    off = {"num_sanity_val_steps": 0, "limit_val_batches": 0, "enable_checkpointing": False}
+    assert record(tmp_path, "fit", STEP_HOOKS, Manual, **off) == expected
+
+
+def test_several_loaders_are_told_apart_by_a_last_argument(tmp_path):
+    class Two(Data):
+        def predict_dataloader(self):
+            return [self.train_dataloader(), self.train_dataloader()]
+
+    def batch(i, loader):
+        return [
+            *transfer(loader),
+            *both(f"on_predict_batch_start(T, {i}, {loader})"),
+            f"M.predict_step(T, {i}, {loader})",
+            *both(f"on_predict_batch_end(T, T, {i}, {loader})"),
+        ]
+
+    got = record(tmp_path, "predict", data_class=Two, limit_predict_batches=2)
+    first = got.index("M.on_predict_model_eval()")
+    assert got[first:] == [
+        "M.on_predict_model_eval()",
+        *both("on_predict_start()"),
+        *both("on_predict_epoch_start()"),
+        *batch(0, 0),
+        *batch(1, 0),
+        *batch(0, 1),
+        *batch(1, 1),
+        *both("on_predict_epoch_end()"),
+        *both("on_predict_end()"),
+        *end("predict"),
+    ]
+
+
+def test_a_callbacks_answer_does_not_end_the_epoch(tmp_path):
+    """Only the module is asked whether to skip the rest of an epoch."""
+
+    class Skipping(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            return -1
+
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = L.Trainer(default_root_dir=tmp_path, logger=False, max_epochs=1, callbacks=[Skipping()], **quiet)
+    trainer.fit(Model(), Data())
+    assert trainer.global_step == 3
+
+
+def test_a_wrapper_around_the_default_replaces_nothing(tmp_path):
+    """Modes of submodules are restored one by one unless the module says otherwise."""
+    model = Model()
+    model.frozen = torch.nn.Dropout().eval()
+    model.on_validation_model_train = functools.wraps(model.on_validation_model_train)(
+        functools.partial(model.on_validation_model_train)
+    )
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = L.Trainer(default_root_dir=tmp_path, logger=False, max_epochs=1, **quiet)
+    trainer.validate(model, Data(), verbose=False)
+    assert model.training
+    assert not model.frozen.training
+
+
 def test_the_nested_step_of_overridden_hooks_keeps_the_order(tmp_path):
     got = record(tmp_path, "fit", STEP_HOOKS, num_sanity_val_steps=0, limit_val_batches=0, gradient_clip_val=1.0)
-    first = got.index("M.optimizer_step(0, 0, LightningOptimizer, function)")
+    first = got.index("M.optimizer_step(0, 0, LightningSGD, function)")
     assert got[first + 1 : first + 14] == [
         "M.training_step(T, 0)",
         *both("on_before_zero_grad(SGD)"),
@@ -181,7 +340,7 @@ def test_the_nested_step_of_overridden_hooks_keeps_the_order(tmp_path):
         "M.configure_gradient_clipping(SGD, gradient_clip_val=1.0, gradient_clip_algorithm=None)",
         "C.on_train_batch_end(dict, T, 0)",
     ]
-    plain = record(tmp_path, "fit", num_sanity_val_steps=0, limit_val_batches=0, gradient_clip_val=1.0)
+    plain = record(tmp_path / "plain", "fit", num_sanity_val_steps=0, limit_val_batches=0, gradient_clip_val=1.0)
     own = tuple(f"M.{name}(" for name in STEP_HOOKS)
     assert [event for event in got if not event.startswith(own)] == plain
 
@@ -197,23 +356,38 @@ def test_evaluation_verbs(tmp_path, verb, stage, kind):
 
 def test_after_an_exception_everybody_is_told_and_torn_down(tmp_path):
     class Failing(Model):
-        def on_train_batch_end(self, outputs, batch, batch_idx):
+        def on_before_backward(self, loss):
             raise ValueError("from the user's hook")
 
     events = []
-    model = recording(Failing, ["teardown"], "M", events)()
-    data = recording(Data, ["teardown", "on_exception"], "D", events)()
-    callback = recording(L.Callback, ["on_exception", "teardown"], "C", events)()
-    trainer = L.Trainer(
-        logger=False,
-        max_epochs=1,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        callbacks=[callback],
-    )
     with pytest.raises(ValueError, match="from the user's hook"):
-        trainer.fit(model, datamodule=data)
-    told = ["C.on_exception(ValueError)", "D.on_exception(ValueError)"]
-    assert events == [*told, "D.teardown('fit')", "C.teardown('fit')", "M.teardown('fit')"]
-    assert trainer.state.status == "interrupted"
+        record(tmp_path, "fit", model_class=Failing, events=events, num_sanity_val_steps=0, limit_val_batches=0)
+    assert events == [
+        *begin("fit"),
+        "M.configure_optimizers()",
+        *both("on_fit_start()"),
+        "D.train_dataloader()",
+        *both("on_train_start()"),
+        *both("on_train_epoch_start()"),
+        *transfer(),
+        *both("on_train_batch_start(T, 0)"),
+        "M.training_step(T, 0)",
+        *both("on_before_zero_grad(SGD)"),
+        *both("on_before_backward(T)"),
+        *("C.on_exception(ValueError)", "D.on_exception(ValueError)"),
+        *end("fit"),
+    ]
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_after_an_exception_in_evaluation_too(tmp_path, verb):
+    class Failing(Model):
+        def on_validation_epoch_start(self):
+            raise ValueError("from the user's hook")
+
+        on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start
+
+    events = []
+    with pytest.raises(ValueError, match="from the user's hook"):
+        record(tmp_path, verb, model_class=Failing, events=events)
+    assert events[-5:] == ["C.on_exception(ValueError)", "D.on_exception(ValueError)", *end(verb)]

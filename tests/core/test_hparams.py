@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import leyden.core as L
-from leyden.core.errors import MisconfigurationException, MisconfigurationTypeError, MisconfigurationValueError
+from leyden.core.errors import MisconfigurationValueError
 
 
 class Plain(L.LightningModule):
@@ -280,20 +280,36 @@ def test_they_travel_with_copies(way):
 # -- wrong input -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wrong", [3, 0.1, [1, 2], (1,), True])
+@pytest.mark.parametrize("wrong", [3, 0.1, True])
 def test_primitives_are_refused(wrong):
-    with pytest.raises(MisconfigurationException, match="not allowed as hyper-parameters"):
+    with pytest.raises(MisconfigurationValueError, match="not allowed as hyper-parameters"):
         L.LightningModule().save_hyperparameters(wrong)
 
 
-@pytest.mark.parametrize("wrong", [object(), Config, torch.nn.Linear(1, 1)])
+@pytest.mark.parametrize("wrong", [object(), Config, torch.nn.Linear(1, 1), [1, 2], (1,)])
 def test_an_object_without_names_is_refused(wrong):
-    with pytest.raises(MisconfigurationException, match="dict, Namespace or dataclass"):
+    with pytest.raises(MisconfigurationValueError, match="dict, Namespace or dataclass"):
         L.LightningModule().save_hyperparameters(wrong)
+
+
+@pytest.mark.parametrize("empty", [None, {}, ""])
+def test_nothing_to_keep_keeps_nothing(empty):
+    model = L.LightningModule()
+    model.save_hyperparameters(empty)
+    assert dict(model.hparams) == {}
+
+
+def test_a_subclass_can_leave_out_what_its_base_kept():
+    class Narrow(Plain):
+        def __init__(self, width, extra=1):
+            super().__init__(width)
+            self.save_hyperparameters(ignore="lr")
+
+    assert dict(Narrow(3).hparams) == {"width": 3, "deep": False, "extra": 1}
 
 
 def test_names_and_objects_do_not_mix():
-    with pytest.raises(MisconfigurationTypeError, match=r"takes names of arguments, or one object; got \{'b': 1\}"):
+    with pytest.raises(MisconfigurationValueError, match=r"takes names of arguments, or one object; got \{'b': 1\}"):
         L.LightningModule().save_hyperparameters("a", {"b": 1})
 
 

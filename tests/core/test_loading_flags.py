@@ -49,7 +49,7 @@ def trainer(tmp_path, **flags):
 def test_overfitting_sees_the_same_batches_in_order(tmp_path):
     loader = DataLoader(torch.arange(8.0), 2, shuffle=True)
     model = Model()
-    with pytest.warns(UserWarning, match="turning off the training dataloader shuffling"):
+    with pytest.warns(UserWarning, match="turning off the train dataloader shuffling"):
         trainer(tmp_path, overfit_batches=2).fit(model, loader, DataLoader(torch.arange(8.0) + 10, 2))
     assert model.seen == [[0.0, 1.0], [2.0, 3.0]] * 2
     assert model.validated == [[10.0, 11.0], [12.0, 13.0]] * 2

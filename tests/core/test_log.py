@@ -1,5 +1,6 @@
 """self.log: where, when, under which name, and what number."""
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -192,6 +193,7 @@ def test_where_logging_is_refused(tmp_path, hook, flags, message):
     [
         ("text", "`str` values cannot be logged"),
         (None, "`NoneType` values cannot be logged"),
+        (np.array(2.0), "`ndarray` values cannot be logged"),
         ({"b": 1}, "nested dictionaries cannot be logged"),
         (torch.ones(3), "the tensor must have a single element"),
     ],
@@ -331,3 +333,108 @@ def test_groups_of_metrics_name_their_values_and_several_stand_side_by_side(tmp_
     rows = trainer(tmp_path).test(model, data(), verbose=False)
     assert rows == [{"a/n": 10.0, "a/double": 20.0, "b/n": 10.0, "b/double": 20.0}]
     assert model.first.n == 0
+
+
+class Collection(torch.nn.ModuleDict):
+    """Metrics under names of their own, without a value of the last batch for all of them together."""
+
+    def __init__(self, metrics):
+        super().__init__()
+        for name, metric in metrics.items():
+            self[name] = metric
+
+    def update(self, x):
+        for metric in self.values():
+            metric.update(x)
+
+    def forward(self, x):
+        return {name: metric(x) for name, metric in self.items()}
+
+    def compute(self):
+        return {name: metric.compute() for name, metric in self.items()}
+
+    def reset(self):
+        for metric in self.values():
+            metric.reset()
+
+
+def test_a_collection_of_metrics_has_step_values_too(tmp_path):
+    def step(module, x, i):
+        module.metrics(x)
+        module.log_dict(module.metrics, on_step=True, on_epoch=True)
+
+    model = Model(training_step=step)
+    model.metrics = Collection({"n": Count(), "m": Count()})
+    rows = Rows()
+    trainer(tmp_path, rows).fit(model, data())
+    assert rows.rows == [
+        (0, {"n_step": 4, "m_step": 4, "epoch": 0}),
+        (1, {"n_step": 4, "m_step": 4, "epoch": 0}),
+        (2, {"n_step": 2, "m_step": 2, "epoch": 0}),
+        (2, {"n_epoch": 10, "m_epoch": 10, "epoch": 0}),
+    ]
+
+
+@pytest.mark.parametrize("name", ["log", "log_dict"])
+def test_a_collection_under_one_name_is_refused(tmp_path, name):
+    def step(module, x, i):
+        if name == "log":
+            module.log("all", module.metrics)
+        else:
+            module.log_dict({"all": module.metrics})
+
+    model = Model(training_step=step)
+    model.metrics = Collection({"n": Count()})
+    with pytest.raises(ValueError, match=r"`Collection` values cannot be logged.*use `self.log_dict`"):
+        trainer(tmp_path).fit(model, data())
+
+
+def test_step_values_of_a_metric_that_was_only_updated(tmp_path):
+    def step(module, x, i):
+        module.metrics.update(x)
+        module.log_dict(module.metrics, on_step=True)
+
+    model = Model(training_step=step)
+    model.metrics = Collection({"n": Count()})
+    with pytest.raises(MisconfigurationException, match=r"`self.log_dict\(metrics, on_step=True\)`.*call `metric\("):
+        trainer(tmp_path, Rows()).fit(model, data())
+
+
+def test_a_logger_that_changes_log_metrics_gets_its_rows_there(tmp_path, monkeypatch):
+    class Shouting(L.loggers.CSVLogger):
+        def log_metrics(self, metrics, step=None):
+            super().log_metrics({name.upper(): value for name, value in metrics.items()}, step)
+
+    model = Model(training_step=lambda m, x, i: m.log("a", x.mean()))
+    logger = Shouting(tmp_path, name="own")
+    trainer(tmp_path, logger).fit(model, data())
+    assert "A" in (tmp_path / "own" / "version_0" / "metrics.csv").read_text().splitlines()[0].split(",")
+
+    calls = []
+    monkeypatch.setattr(L.loggers.CSVLogger, "log_metrics", lambda self, metrics, step: calls.append((step, metrics)))
+    trainer(tmp_path, L.loggers.CSVLogger(tmp_path, name="mocked")).fit(model, data(4))
+    assert calls == [(0, {"a": 1.5, "epoch": 0.0})]
+
+
+def test_a_row_that_only_says_its_step_is_none(tmp_path):
+    rows = Rows()
+    trainer(tmp_path, rows).fit(Model(training_step=lambda m, x, i: m.log("step", 7.0)), data())
+    assert rows.rows == []
+
+
+def test_half_precision_is_widened(tmp_path):
+    model = Model(training_step=lambda m, x, i: m.log("a", x.mean().half(), on_epoch=True))
+    t = trainer(tmp_path)
+    t.fit(model, data())
+    assert {value.dtype for value in t.callback_metrics.values()} == {torch.float32}
+
+
+def test_texts_have_no_batch_size(tmp_path):
+    class Texts(Model):
+        def training_step(self, batch, batch_idx):
+            self.log("a", float(batch_idx), on_step=False, on_epoch=True)
+            return self.w.sum()
+
+    t = trainer(tmp_path)
+    t.fit(Texts(), DataLoader([("one", torch.ones(2)), ("two", torch.ones(2)), ("three", torch.ones(2))], batch_size=2))
+    assert float(t.callback_metrics["a"]) == pytest.approx(1 / 3)

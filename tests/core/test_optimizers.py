@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 from leyden.core.errors import LeydenWarning, MisconfigurationException, MisconfigurationValueError
 
@@ -30,14 +30,27 @@ def module(tiny):
         def sgd(self):
             return torch.optim.SGD([self.weight, self.other], lr=1.0)
 
-        def lr_scheduler_step(self, scheduler, metric):
-            scheduler.step() if metric is None else scheduler.step(metric)
-
     return Configured
 
 
 def halving(optimizer):
     return StepLR(optimizer, 1, gamma=0.5)
+
+
+class Own:
+    """A scheduler that is none of torch's."""
+
+    def __init__(self, optimizer):
+        self.optimizer, self.calls = optimizer, []
+
+    def step(self, *args):
+        self.calls.append(args)
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
 
 
 FORMS = {
@@ -83,12 +96,16 @@ WRONG = {
     "mixed list": (lambda o: [o, {"optimizer": o}], "Unknown configuration"),
     "dict without optimizer": (lambda o: {"opt": o}, "the dict has no optimizer under 'optimizer'"),
     "dict with a class": (lambda o: {"optimizer": torch.optim.SGD}, "the dict has no optimizer under 'optimizer'"),
-    "scheduler without step": (lambda o: ([o], [3]), 'The provided lr scheduler "3" is invalid: it has no `step`'),
-    "dict without step": (lambda o: ([o], [{"scheduler": 3}]), 'The provided lr scheduler "3" is invalid'),
+    "no scheduler": (lambda o: ([o], [3]), "The provided lr scheduler `int` is invalid. It should have `state_dict`"),
+    "dict without one": (lambda o: ([o], [{"scheduler": 3}]), "The provided lr scheduler `int` is invalid"),
+    "scheduler of another make": (
+        lambda o: ([o], [Own(o)]),
+        "scheduler `Own` doesn't follow PyTorch's LRScheduler API: override the `LightningModule.lr_scheduler_step`",
+    ),
     "dict without scheduler": (lambda o: ([o], [{"interval": "step"}]), 'must have the key "scheduler"'),
     "interval": (
         lambda o: ([o], [{"scheduler": halving(o), "interval": "batch"}]),
-        'The "interval" key in lr scheduler dict must be "step" or "epoch" but is \'batch\'',
+        'The "interval" key in lr scheduler dict must be "step" or "epoch" but is "batch"',
     ),
     "frequency": (lambda o: ([o], [{"scheduler": halving(o), "frequency": 0}]), '"frequency".*at least 1; got 0'),
     "frequency type": (lambda o: ([o], [{"scheduler": halving(o), "frequency": 0.5}]), '"frequency".*got 0.5'),
@@ -123,7 +140,7 @@ def test_what_is_refused_is_named(module, quiet, numbers, kind):
     ],
 )
 def test_unknown_keys_are_named(module, quiet, numbers, form, code):
-    with pytest.warns(LeydenWarning, match=code):
+    with pytest.warns(RuntimeWarning, match=code):
         quiet().fit(module(form), numbers())
 
 
@@ -131,6 +148,19 @@ def test_a_frequency_that_is_no_count_is_a_value_error_too(module, quiet, number
     with pytest.raises(MisconfigurationValueError) as raised:
         quiet().fit(module(WRONG["frequency"][0]), numbers())
     assert isinstance(raised.value, ValueError)
+
+
+def test_a_scheduler_that_can_not_be_saved_is_a_type_error_too(module, quiet, numbers):
+    with pytest.raises(TypeError, match="`state_dict` and `load_state_dict` methods"):
+        quiet().fit(module(WRONG["no scheduler"][0]), numbers())
+
+
+def test_one_cycle_over_epochs_is_doubted(module, quiet, numbers):
+    model = module(lambda o: ([o], [{"scheduler": OneCycleLR(o, max_lr=1.0, total_steps=9)}]))
+    with pytest.warns(
+        RuntimeWarning, match="`OneCycleLR` scheduler is using 'interval': 'epoch'.*mean 'interval': 'step'"
+    ):
+        quiet().fit(model, numbers())
 
 
 # -- when schedulers step ----------------------------------------------------------------------------------------------
@@ -197,16 +227,6 @@ def test_several_schedulers_of_one_optimizer(module, quiet, numbers):
 
 
 def test_the_hook_steps_schedulers_of_another_make(module, quiet, numbers):
-    class Own:
-        def __init__(self, optimizer):
-            self.optimizer, self.calls = optimizer, []
-
-        def step(self, *args):
-            self.calls.append(args)
-
-        def state_dict(self):
-            return {}
-
     class Hooked(module):
         def lr_scheduler_step(self, scheduler, metric):
             scheduler.step("from the hook", metric)
@@ -279,7 +299,9 @@ def test_a_missing_monitored_value_is_an_error_that_lists_what_there_is(module, 
 
 def test_a_missing_monitored_value_can_be_borne(module, quiet, numbers):
     model = module(plateau(monitor="score", strict=False))
-    with pytest.warns(LeydenWarning, match="LY-O004.*metric score which is not available"):
+    with pytest.warns(
+        RuntimeWarning, match="LY-O004.*metric score which is not available but strict is set to `False`"
+    ):
         quiet(max_epochs=2).fit(model, numbers())
     assert set(model.rates) == {1.0}
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import leyden.core as L
-from leyden.core.callbacks import progress
+from leyden.core.callbacks.progress import tqdm_progress
 from leyden.core.errors import MisconfigurationException, MisconfigurationValueError
 
 
@@ -29,7 +29,7 @@ def terminal(monkeypatch):
 
     def begin():
         monkeypatch.setattr(sys, "stderr", Terminal())
-        monkeypatch.setattr(progress, "REFRESH_SECONDS", 0.0)
+        monkeypatch.setattr(tqdm_progress, "REFRESH_SECONDS", 0.0)
         monkeypatch.setenv("COLUMNS", "120")
         return sys.stderr
 
@@ -79,7 +79,7 @@ def test_a_bar_counts_to_the_end_of_each_epoch_and_shows_values(terminal, barred
     text = screen.getvalue()
     for epoch in range(2):
         assert "4/4" in last_drawing(text, f"Epoch {epoch}")
-        assert "loss=0.1235" in last_drawing(text, f"Epoch {epoch}")
+        assert "loss=0.123" in last_drawing(text, f"Epoch {epoch}")
     assert "hidden" not in text
     assert "1/4" in text
 
@@ -87,8 +87,8 @@ def test_a_bar_counts_to_the_end_of_each_epoch_and_shows_values(terminal, barred
 def test_the_values_of_the_epoch_s_validation_stand_at_its_end(terminal, barred, validated, numbers):
     screen = terminal()
     barred().fit(validated(), numbers(), numbers(2))
-    assert "val=7" in last_drawing(screen.getvalue(), "Epoch 0")
-    assert "Validation" not in screen.getvalue()
+    assert "val=7.000" in last_drawing(screen.getvalue(), "Epoch 0")
+    assert "1/1" in last_drawing(screen.getvalue(), "Validation DataLoader 0")
 
 
 def test_the_version_of_the_run_is_shown(terminal, barred, shown, numbers, tmp_path):
@@ -103,19 +103,22 @@ def test_the_version_of_the_run_is_shown(terminal, barred, shown, numbers, tmp_p
 def test_each_verb_has_a_bar(terminal, barred, validated, numbers, verb, title):
     screen = terminal()
     getattr(barred(), verb)(validated(), numbers())
-    assert last_drawing(screen.getvalue(), title).startswith(f"{title}: 4it")
+    drawing = last_drawing(screen.getvalue(), title)
+    assert drawing.startswith(f"{title} DataLoader 0: ")
+    assert " 4/" in drawing
 
 
-def test_a_bar_over_several_loaders_counts_on(terminal, barred, shown, numbers):
+def test_a_bar_over_several_loaders_names_the_loader(terminal, barred, shown, numbers):
     screen = terminal()
     barred().test(shown(), [numbers(), numbers(4)], verbose=False)
-    assert last_drawing(screen.getvalue(), "Testing").startswith("Testing: 6it")
+    assert " 4/" in last_drawing(screen.getvalue(), "Testing DataLoader 0")
+    assert " 2/" in last_drawing(screen.getvalue(), "Testing DataLoader 1")
 
 
 def test_data_without_a_length_have_a_bar_without_an_end(terminal, barred, shown, numbers):
     screen = terminal()
     barred().fit(shown(), (batch for batch in numbers()))
-    assert last_drawing(screen.getvalue(), "Epoch 0").startswith("Epoch 0: 4it")
+    assert " 4/?" in last_drawing(screen.getvalue(), "Epoch 0")
 
 
 def test_a_run_resumed_in_the_middle_of_an_epoch_has_its_bar(terminal, barred, shown, numbers, tmp_path):
@@ -137,7 +140,7 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_has_its_bar(terminal, barred, s
 
 def test_it_is_drawn_a_few_times_a_second_however_many_batches_there_are(terminal, monkeypatch, barred, shown, numbers):
     screen = terminal()
-    monkeypatch.setattr(progress, "REFRESH_SECONDS", 1e9)
+    monkeypatch.setattr(tqdm_progress, "REFRESH_SECONDS", 1e9)
     barred().fit(shown(), numbers(200))
     text = screen.getvalue()
     assert "50/100" not in text
@@ -166,7 +169,7 @@ def test_a_bar_stays_on_the_screen_on_request(terminal, barred, shown, numbers):
     gone = screen.getvalue()
     screen.seek(0), screen.truncate()
     barred(max_epochs=2, callbacks=L.callbacks.TQDMProgressBar(leave=True)).fit(shown(), numbers())
-    assert gone.count("\n") == 0
+    assert gone.count("\n") == 1
     assert screen.getvalue().count("\n") == 2
 
 
@@ -275,7 +278,7 @@ def test_two_bars_or_a_bar_that_was_refused_are_errors(quiet):
     bar = L.callbacks.TQDMProgressBar
     with pytest.raises(MisconfigurationException, match="multiple progress bar callbacks"):
         quiet(enable_progress_bar=True, callbacks=[bar(), bar()])
-    with pytest.raises(MisconfigurationException, match="`enable_progress_bar=False` but found a progress bar"):
+    with pytest.raises(MisconfigurationException, match="`enable_progress_bar=False` but found `TQDMProgressBar`"):
         quiet(callbacks=[bar()])
     with pytest.raises(MisconfigurationValueError, match=r"`refresh_rate` must be 0 .* or more; got -1"):
         bar(refresh_rate=-1)

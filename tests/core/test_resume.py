@@ -14,7 +14,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import leyden.core as L
-from leyden.core.errors import CheckpointError, CheckpointNotFoundError, DamagedCheckpointError, LeydenWarning
+from leyden.core.demos.boring_classes import BoringModel, DemoModel
+from leyden.core.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    DamagedCheckpointError,
+    LeydenWarning,
+    MisconfigurationException,
+)
 
 
 def data(n=40):
@@ -255,6 +262,56 @@ def test_best_and_last(tmp_path):
     nothing = L.callbacks.ModelCheckpoint(dirpath=tmp_path / "empty")
     with pytest.warns(LeydenWarning, match="no last checkpoint available"):
         fit(tmp_path, "b", "last", callbacks=[nothing], epochs=1)
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict"])
+@pytest.mark.parametrize(
+    ("word", "flags", "message"),
+    [
+        ("best", {"enable_checkpointing": False}, "is set but `ModelCheckpoint` is not configured"),
+        ("best", {}, "is set but `ModelCheckpoint` is not configured to save the best model"),
+        ("best", {"fast_dev_run": True}, "with `fast_dev_run=True`. Please pass an exact checkpoint path"),
+        ("hpc", {}, "is set but no HPC checkpoint was found"),
+    ],
+)
+def test_a_word_that_means_no_file_is_an_error_that_names_the_verb(quiet, verb, word, flags, message):
+    model = BoringModel()
+    with pytest.raises(ValueError, match=rf'`\.{verb}\(ckpt_path="{word}"\)` {message}'):
+        getattr(quiet(**{"enable_checkpointing": True, **flags}), verb)(model, ckpt_path=word)
+
+
+def test_the_first_of_several_savers_has_the_best(quiet, tmp_path):
+    savers = [L.callbacks.ModelCheckpoint(dirpath=tmp_path / str(i), every_n_epochs=i + 1) for i in range(2)]
+    trainer = quiet(enable_checkpointing=True, callbacks=savers, max_epochs=2, limit_train_batches=1)
+    trainer.fit(BoringModel())
+    with pytest.warns(LeydenWarning, match="multiple `ModelCheckpoint` callbacks. It will use the best"):
+        trainer.test(BoringModel(), ckpt_path="best", verbose=False)
+    assert trainer.ckpt_path == savers[0].best_model_path
+
+
+def test_the_newest_file_of_a_cluster_is_found_by_its_number(quiet, tmp_path):
+    trainer = quiet(limit_train_batches=1)
+    trainer.fit(BoringModel())
+    for number in (2, 10, 9):
+        trainer.save_checkpoint(tmp_path / f"hpc_ckpt_{number}.ckpt")
+    trainer.test(BoringModel(), ckpt_path="hpc", verbose=False)
+    assert trainer.ckpt_path == str(tmp_path / "hpc_ckpt_10.ckpt")
+
+
+def test_weights_of_another_model_are_a_runtime_error_too(quiet, tmp_path):
+    trainer = quiet(limit_train_batches=1)
+    trainer.fit(BoringModel())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(RuntimeError, match=r"(?s)does not fit DemoModel.*Missing key.*l1\.weight"):
+        trainer.predict(DemoModel(), [torch.ones(1, 32)], ckpt_path=tmp_path / "a.ckpt")
+
+
+def test_a_run_can_not_go_on_from_behind_its_end(quiet, tmp_path):
+    trainer = quiet(max_epochs=3, limit_train_batches=1)
+    trainer.fit(BoringModel())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(MisconfigurationException, match=r"with current_epoch=3, but you have set.*max_epochs=2"):
+        quiet(max_epochs=2, limit_train_batches=1).fit(BoringModel(), ckpt_path=tmp_path / "a.ckpt")
 
 
 def test_auto_starts_afresh_where_nothing_is_and_where_the_run_is_finished(tmp_path):

@@ -10,7 +10,7 @@ import torch
 
 import leyden.core as L
 from leyden.core.errors import LeydenWarning, MisconfigurationValueError
-from leyden.core.seeding import collect_rng_state, restore_rng_state
+from leyden.core.seeding import collect_rng_state, pl_worker_init_function, reset_seed, restore_rng_state
 
 
 @pytest.fixture(autouse=True)
@@ -51,18 +51,22 @@ def test_processes_started_later_find_the_seed(workers):
 
 def test_without_any_seed_it_is_zero_and_said():
     with pytest.warns(LeydenWarning, match="LY-S001.*No seed found"):
-        assert L.seed_everything(verbose=False) == 0
+        assert L.seed_everything() == 0
 
 
-def test_a_variable_that_is_no_number_counts_as_zero_and_is_named(monkeypatch):
+def test_without_any_seed_it_is_zero_and_not_said_if_nothing_is_to_be_said():
+    assert L.seed_everything(verbose=False) == 0
+
+
+def test_a_variable_that_is_no_number_is_refused(monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "many")
-    with pytest.warns(LeydenWarning, match="LY-S002.*PL_GLOBAL_SEED: 'many'"):
-        assert L.seed_everything(verbose=False) == 0
+    with pytest.raises(MisconfigurationValueError, match="Invalid seed specified via PL_GLOBAL_SEED: 'many'"):
+        L.seed_everything()
 
 
 def test_a_variable_out_of_range_is_refused(monkeypatch):
     monkeypatch.setenv("PL_GLOBAL_SEED", "-3")
-    with pytest.raises(MisconfigurationValueError, match="between 0 and 4294967295; got -3"):
+    with pytest.raises(MisconfigurationValueError, match=r"-3 is not in bounds.*from 0 to 4294967295"):
         L.seed_everything(verbose=False)
 
 
@@ -71,15 +75,42 @@ def test_the_whole_range_is_allowed(seed):
     assert L.seed_everything(seed, verbose=False) == int(seed)
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32, 10**40, 1.5, "x", "1.5", float("nan"), float("inf"), [1], object()])
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**40, 10e9, "x", "1.5", float("nan"), float("inf"), [1], object()])
 def test_anything_else_is_refused_and_changes_nothing(seed):
     before = torch.get_rng_state()
-    with pytest.raises(MisconfigurationValueError, match="`seed` must be an integer between 0 and 4294967295; got"):
+    with pytest.raises(MisconfigurationValueError, match="integer from 0 to 4294967295"):
         L.seed_everything(seed, verbose=False)
     with pytest.raises(ValueError):
         L.seed_everything(seed, verbose=False)
     assert torch.equal(torch.get_rng_state(), before)
     assert "PL_GLOBAL_SEED" not in os.environ
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_a_seed_can_be_set_again(workers):
+    L.seed_everything(7, workers=workers, verbose=False)
+    expected = draw()
+    reset_seed()
+    assert draw() == expected
+    assert os.environ["PL_SEED_WORKERS"] == str(int(workers))
+
+
+def test_without_a_seed_there_is_nothing_to_set_again():
+    before = torch.get_rng_state()
+    reset_seed()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert "PL_GLOBAL_SEED" not in os.environ
+
+
+def test_every_worker_of_every_rank_draws_numbers_of_its_own():
+    def numbers_of(worker, rank):
+        torch.manual_seed(42 + worker)  # as torch seeds a worker
+        pl_worker_init_function(worker, rank)
+        return tuple(map(str, draw()))
+
+    drawn = [numbers_of(worker, rank) for worker in range(3) for rank in range(3)]
+    assert len({number for numbers in drawn for number in numbers}) == 4 * len(drawn)
+    assert drawn == [numbers_of(worker, rank) for worker in range(3) for rank in range(3)]
 
 
 def test_isolation_puts_everything_back():

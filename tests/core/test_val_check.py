@@ -1,5 +1,7 @@
 """The rule of when validation is due, batch by batch."""
 
+from datetime import timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,7 +66,7 @@ def test_an_interval_that_no_epoch_reaches_is_refused_with_the_way_out():
 
 @pytest.mark.parametrize("interval", [0.5, 0.0, 0.999])
 def test_a_share_of_an_unknown_length_is_refused(interval):
-    with pytest.raises(MisconfigurationException, match=r"IterableDataset.*must be `1\.0` or an int"):
+    with pytest.raises(MisconfigurationException, match=r"IterableDataset.*must be time based, `1\.0` or an int"):
         make_val_check(interval, 1, None)
 
 
@@ -75,3 +77,41 @@ def test_a_number_of_batches_counts_within_the_epoch_or_over_all(length, interva
     if interval <= length:
         within = due(make_val_check(interval, 1, length), epochs=epochs, length=length)
         assert within == [e * length + b for e in range(epochs) for b in range(interval, length + 1, interval)]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is set."""
+
+    class Clock:
+        now = 0.0
+
+    monkeypatch.setattr("time.monotonic", lambda: Clock.now)
+    return Clock
+
+
+def batch(number, **more):
+    return Progress(batch=number, batches=number, **more)
+
+
+def test_a_time_counts_from_the_beginning_and_from_the_end_of_each_validation(clock):
+    rule = make_val_check(timedelta(seconds=10), None, 100)
+    clock.now = 9.0
+    assert not rule.due(batch(1), stopping=False)
+    clock.now = 10.0
+    assert rule.due(batch(2), stopping=False)
+    clock.now = 19.0
+    rule.validated()
+    clock.now = 28.0
+    assert not rule.due(batch(3), stopping=False)
+    clock.now = 29.0
+    assert rule.due(batch(4), stopping=False)
+
+
+def test_a_time_waits_for_its_epoch_and_the_end_of_an_epoch_does_not_matter(clock):
+    rule = make_val_check(timedelta(seconds=10), 2, None)
+    clock.now = 50.0
+    assert not rule.due(batch(1, epoch=0, is_last_batch=True), stopping=False)
+    assert rule.due(batch(2, epoch=1), stopping=False)
+    assert not rule.due(batch(3, epoch=1, is_last_batch=True), stopping=False)
+    assert rule.due(batch(4, epoch=1), stopping=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+import compiled
 import imports
 import steps
 import updates
@@ -17,6 +18,7 @@ BENCHES = {
     "import": lambda rounds: imports.run(rounds or 11),
     "step": lambda rounds: steps.run("Steps", steps.STEP, rounds or 9, 1000),
     "log": lambda rounds: steps.run("Logging", steps.LOG, rounds or 9, 1000),
+    "compile": lambda rounds: compiled.run(rounds or 5),
     "metric": lambda rounds: updates.run(rounds or 201),
 }
 

@@ -33,12 +33,12 @@ WARM = 50
 class Batches:
     """A sized loader that costs next to nothing and notes how long its batches were in use."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, size: int = BATCH, width: int = WIDTH) -> None:
         generator = torch.Generator().manual_seed(0)
         self.pool: list[Batch] = [
             (
-                torch.randn(BATCH, WIDTH, generator=generator),
-                torch.randint(CLASSES, (BATCH,), generator=generator),
+                torch.randn(size, width, generator=generator),
+                torch.randint(CLASSES, (size,), generator=generator),
             )
             for _ in range(8)
         ]

@@ -4,6 +4,9 @@ import pytest
 
 from leyden.core.callbacks import OnExceptionCheckpoint
 
+# the fixture's trainer saves nothing by itself
+KEEPS = {"enable_checkpointing": None}
+
 
 @pytest.fixture
 def fragile(tiny):
@@ -24,11 +27,11 @@ def test_a_failed_run_goes_on_from_its_file_and_a_good_end_removes_it(quiet, fra
     saver = OnExceptionCheckpoint(tmp_path / "new", "failed")
     assert saver.ckpt_path == str(tmp_path / "new" / "failed.ckpt")
     with pytest.raises(RuntimeError, match="by accident"):
-        quiet(callbacks=saver, max_epochs=2).fit(fragile(fails_at=5), numbers(8))
+        quiet(**KEEPS, callbacks=saver, max_epochs=2).fit(fragile(fails_at=5), numbers(8))
     assert (tmp_path / "new" / "failed.ckpt").is_file()
     straight, resumed = fragile(), fragile()
     quiet(max_epochs=2).fit(straight, numbers(8))
-    trainer = quiet(callbacks=OnExceptionCheckpoint(tmp_path / "new", "failed"), max_epochs=2)
+    trainer = quiet(**KEEPS, callbacks=OnExceptionCheckpoint(tmp_path / "new", "failed"), max_epochs=2)
     trainer.fit(resumed, numbers(8), ckpt_path=saver.ckpt_path)
     assert trainer.global_step == 8
     assert resumed.weight.item() == straight.weight.item()
@@ -38,7 +41,7 @@ def test_a_failed_run_goes_on_from_its_file_and_a_good_end_removes_it(quiet, fra
 def test_a_run_that_fails_before_training_leaves_the_file_alone(quiet, fragile, numbers, tmp_path):
     saver = OnExceptionCheckpoint(tmp_path)
     with pytest.raises(RuntimeError, match="by accident"):
-        quiet(callbacks=saver).fit(fragile(fails_at=2), numbers(8))
+        quiet(**KEEPS, callbacks=saver).fit(fragile(fails_at=2), numbers(8))
     before = (tmp_path / "on_exception.ckpt").read_bytes()
 
     class Broken(fragile):
@@ -46,13 +49,15 @@ def test_a_run_that_fails_before_training_leaves_the_file_alone(quiet, fragile, 
             raise RuntimeError("no optimizer")
 
     with pytest.raises(RuntimeError, match="no optimizer"):
-        quiet(callbacks=OnExceptionCheckpoint(tmp_path)).fit(Broken(), numbers(8), ckpt_path=saver.ckpt_path)
+        quiet(**KEEPS, callbacks=OnExceptionCheckpoint(tmp_path)).fit(Broken(), numbers(8), ckpt_path=saver.ckpt_path)
     assert (tmp_path / "on_exception.ckpt").read_bytes() == before
 
 
 def test_a_try_run_saves_nothing(quiet, fragile, numbers, tmp_path):
     with pytest.raises(RuntimeError, match="by accident"):
-        quiet(callbacks=OnExceptionCheckpoint(tmp_path), fast_dev_run=True).fit(fragile(fails_at=0), numbers(8))
+        quiet(**KEEPS, callbacks=OnExceptionCheckpoint(tmp_path), fast_dev_run=True).fit(
+            fragile(fails_at=0), numbers(8)
+        )
     assert not list(tmp_path.glob("*.ckpt"))
 
 

@@ -5,7 +5,7 @@ import torch
 
 import leyden.core as L
 from leyden.core.callbacks import BaseFinetuning, LearningRateMonitor
-from leyden.core.errors import LeydenWarning, MisconfigurationException
+from leyden.core.errors import MisconfigurationException
 
 
 class Rows(L.loggers.Logger):
@@ -103,7 +103,7 @@ def test_momentum_and_weight_decay(rows):
     assert found[0][1] == {"lr-AdamW": 0.5, "lr-AdamW-momentum": 0.75, "lr-AdamW-weight_decay": 0.125}
     assert monitor.last_momentum_values == {"lr-AdamW-momentum": 0.75}
     assert monitor.last_weight_decay_values == {"lr-AdamW-weight_decay": 0.125}
-    with pytest.warns(LeydenWarning, match="do not have momentum"):
+    with pytest.warns(RuntimeWarning, match="optimizers do not have momentum"):
         found, _ = rows(lambda model: torch.optim.Adagrad([model.weight]), "epoch", log_momentum=True)
     assert found[0][1]["lr-Adagrad-momentum"] == 0
 
@@ -137,3 +137,14 @@ def test_wrong_use_is_refused(quiet, tiny, numbers, rows):
 
 def test_it_observes_only():
     assert LearningRateMonitor().observer
+
+
+def test_what_was_logged_last_can_be_monitored(quiet, tiny, numbers):
+    class Decaying(tiny):
+        def configure_optimizers(self):
+            optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
+            return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
+
+    trainer = quiet(callbacks=LearningRateMonitor(), logger=Rows(), max_epochs=3)
+    trainer.fit(Decaying(), numbers())
+    assert trainer.callback_metrics["lr-SGD"].item() == 0.25

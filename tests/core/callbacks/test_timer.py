@@ -1,5 +1,6 @@
 """Timer: seconds per stage, and the end of a training whose time is over."""
 
+import logging
 from datetime import timedelta
 
 import pytest
@@ -70,7 +71,15 @@ def test_training_ends_when_its_time_is_over(quiet, slow, numbers, capsys, inter
     trainer = quiet(callbacks=Timer("00:00:00:06", interval), max_epochs=5)
     trainer.fit(slow(), numbers(8))
     assert trainer.global_step == steps
-    assert f"Elapsed time is 0:00:0{steps}" in capsys.readouterr().out
+    assert f"Elapsed time is 0:00:0{steps}" in capsys.readouterr().err
+
+
+def test_a_program_that_reads_the_log_finds_the_end_there(quiet, slow, numbers, caplog, capsys):
+    with caplog.at_level(logging.INFO):
+        quiet(callbacks=Timer("00:00:00:02"), max_epochs=5).fit(slow(), numbers(8))
+    assert "Time limit reached." in caplog.text
+    assert "Signaling Trainer to stop." in caplog.text
+    assert "Time limit" not in capsys.readouterr().err
 
 
 def test_a_resumed_run_counts_the_seconds_before(quiet, slow, numbers, tmp_path, clock):

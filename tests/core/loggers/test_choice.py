@@ -122,4 +122,4 @@ def test_the_loggers_of_core_stand_on_the_ground_floor():
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("leyden."):
                 asked.add(node.module)
     below = {module for module in asked if not module.startswith("leyden.core.loggers.")}
-    assert below == {"leyden.core.errors", "leyden.core.interfaces"}
+    assert below == {"leyden.core.errors", "leyden.core.interfaces", "leyden.core.ranks"}

@@ -3,65 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from inspect import signature
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from leyden.core.checkpoint import file
-from leyden.core.checkpoint.model import arguments_for
+from leyden.core.checkpoint.model import arguments_for, on_class_only, read, use_hparams_file
+from leyden.core.data.describe import describe
+from leyden.core.data.hooks import DataHooks as DataHooks
+from leyden.core.data.rows import is_dataset, is_table, loader_over
 from leyden.core.hparams import HyperparametersMixin
-from leyden.core.transfer import move_to_device
 
 if TYPE_CHECKING:
     from leyden.core.trainer import Trainer
 
 Self = TypeVar("Self", bound="LightningDataModule")
-Datasets: TypeAlias = "Dataset[Any] | Sequence[Any] | Mapping[str, Dataset[Any]]"
+Datasets: TypeAlias = Any  # a data set, rows of any kind, or a list or dict of such
 _PREFIX = "datamodule_"
-
-
-class DataHooks:
-    """The hooks about data, which a data module and a module share; a data module's win."""
-
-    prepare_data_per_node: bool = True
-    allow_zero_length_dataloader_with_multiple_devices: bool = False
-
-    def prepare_data(self) -> None:
-        """Download or build what all processes share. Called in one process; assign nothing to ``self`` here."""
-
-    def setup(self, stage: str) -> None:
-        """Make the data of ``stage`` (``fit``, ``validate``, ``test`` or ``predict``). Called in every process."""
-
-    def teardown(self, stage: str) -> None:
-        """Undo `setup`, also after an exception."""
-
-    def train_dataloader(self) -> Any:
-        """Return the loader of training batches."""
-
-    def val_dataloader(self) -> Any:
-        """Return one or several loaders of validation batches."""
-
-    def test_dataloader(self) -> Any:
-        """Return one or several loaders of test batches."""
-
-    def predict_dataloader(self) -> Any:
-        """Return one or several loaders of batches to predict."""
-
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Change a batch before it moves to the device."""
-        return batch
-
-    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
-        """Move a batch to ``device``; the default moves tensors in any nesting and all that has ``to(device)``."""
-        return move_to_device(batch, device)
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Change a batch on the device."""
-        return batch
 
 
 class LightningDataModule(DataHooks, HyperparametersMixin):
@@ -80,6 +42,10 @@ class LightningDataModule(DataHooks, HyperparametersMixin):
         8
     """
 
+    CHECKPOINT_HYPER_PARAMS_KEY = "datamodule_hyper_parameters"
+    CHECKPOINT_HYPER_PARAMS_NAME = "datamodule_hparams_name"
+    CHECKPOINT_HYPER_PARAMS_TYPE = "datamodule_hparams_type"
+    name: str | None = None
     trainer: Trainer | None = None
 
     def __init__(self) -> None:
@@ -96,16 +62,17 @@ class LightningDataModule(DataHooks, HyperparametersMixin):
         num_workers: int = 0,
         **datamodule_kwargs: Any,
     ) -> Self:
-        """Build a data module around data sets.
+        """Build a data module around data sets, arrays or tables.
 
         Args:
-            train_dataset: The data set for training; it is shuffled if it has a length.
+            train_dataset: The data set for training; it is shuffled if it has a length. An array, a pandas or Arrow
+                table or a data set of Hugging Face is one too, and a tuple or dict of arrays holds the columns of one.
             val_dataset: The data set for validation; a list or dict of several gives as many loaders.
             test_dataset: As ``val_dataset``, for tests.
             predict_dataset: As ``val_dataset``, for prediction.
             batch_size: Samples in a batch.
             num_workers: Processes that load data.
-            **datamodule_kwargs: Arguments of the class.
+            **datamodule_kwargs: Arguments of the class; ``batch_size`` and ``num_workers`` too, if it takes them.
 
         Examples:
             >>> from leyden.core import LightningDataModule
@@ -113,6 +80,11 @@ class LightningDataModule(DataHooks, HyperparametersMixin):
             >>> [len(batch) for batch in data.val_dataloader()]
             [4, 4, 2]
         """
+        parameters = signature(cls.__init__).parameters.values()
+        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        for name, value in (("batch_size", batch_size), ("num_workers", num_workers)):
+            if takes_all or any(parameter.name == name for parameter in parameters):
+                datamodule_kwargs.setdefault(name, value)
         data = cls(**datamodule_kwargs)
         given = {"train": train_dataset, "val": val_dataset, "test": test_dataset, "predict": predict_dataset}
         for kind, datasets in given.items():
@@ -121,26 +93,37 @@ class LightningDataModule(DataHooks, HyperparametersMixin):
                 setattr(data, f"{kind}_dataloader", make)
         return data
 
+    @on_class_only
     @classmethod
     def load_from_checkpoint(
-        cls: type[Self], checkpoint_path: str | Path, map_location: Any = None, trust: bool = False, **kwargs: Any
+        cls: type[Self],
+        checkpoint_path: str | os.PathLike[str] | IO[bytes],
+        map_location: Any = None,
+        hparams_file: str | os.PathLike[str] | None = None,
+        weights_only: bool | None = None,
+        trust: bool = False,
+        **kwargs: Any,
     ) -> Self:
         """Build the data module from a checkpoint: its stored hyper-parameters, then its state.
 
         Args:
-            checkpoint_path: The file.
+            checkpoint_path: The file: its path, or open for reading.
             map_location: Device for tensors, as in `torch.load`.
+            hparams_file: A ``.yaml`` or ``.csv`` file whose hyper-parameters take the place of the stored ones.
+            weights_only: False means ``trust=True``.
             trust: Whether a file that only code can rebuild may run that code. Only for files that you made.
             **kwargs: Arguments of ``__init__`` that override or complete the stored ones.
 
         Raises:
             CheckpointError: There is no such file, or an argument that could not be stored is missing.
         """
-        path = Path(checkpoint_path)
-        checkpoint = file.load(path, map_location, trust=trust)
+        checkpoint = read(checkpoint_path, map_location, trust=trust or weights_only is False)
         own = {k.removeprefix(_PREFIX): v for k, v in checkpoint.get("leyden", {}).items() if k.startswith(_PREFIX)}
         mine = {k.removeprefix(_PREFIX): v for k, v in checkpoint.items() if str(k).startswith(_PREFIX)}
-        data = cls(**arguments_for(cls, {**mine, "leyden": own}, kwargs, path))
+        mine["leyden"] = own
+        if hparams_file is not None:
+            use_hparams_file(mine, hparams_file)
+        data = cls(**arguments_for(cls, mine, kwargs, checkpoint_path))
         if cls.__qualname__ in checkpoint:
             data.load_state_dict(checkpoint[cls.__qualname__])
         return data
@@ -155,15 +138,28 @@ class LightningDataModule(DataHooks, HyperparametersMixin):
     def on_exception(self, exception: BaseException) -> None:
         """Learn that the run is ending by an exception."""
 
+    def __str__(self) -> str:
+        """Return what is known of every kind of data, loaders and sizes, without preparing any."""
+        return describe(self)
+
     def __getstate__(self) -> dict[str, Any]:
         # a copy or a pickle must not drag the running trainer along
         return {k: v for k, v in self.__dict__.items() if k != "trainer"}
 
 
-def _loaders(datasets: Datasets, shuffle: bool, **options: Any) -> Any:
+def _loaders(datasets: Any, shuffle: bool, **options: Any) -> Any:
+    rows = loader_over(datasets, shuffle=shuffle, **options)
+    if rows is not None:
+        return rows
     if isinstance(datasets, Mapping):
         return {name: _loaders(dataset, shuffle, **options) for name, dataset in datasets.items()}
-    if isinstance(datasets, (list, tuple)) and datasets and all(isinstance(d, Dataset) for d in datasets):
+    if isinstance(datasets, (list, tuple)) and datasets and all(_is_data(part) for part in datasets):
         return [_loaders(dataset, shuffle, **options) for dataset in datasets]
-    shuffles = shuffle and not isinstance(datasets, IterableDataset)
-    return DataLoader(datasets, shuffle=shuffles, pin_memory=torch.cuda.is_available(), **options)  # type: ignore[arg-type]
+    pin = options["num_workers"] > 0 and torch.cuda.is_available()
+    return DataLoader(
+        datasets, shuffle=shuffle and not isinstance(datasets, IterableDataset), pin_memory=pin, **options
+    )
+
+
+def _is_data(value: Any) -> bool:
+    return isinstance(value, Dataset) or is_dataset(value) or is_table(value)

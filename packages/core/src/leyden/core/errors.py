@@ -22,6 +22,10 @@ class MisconfigurationTypeError(MisconfigurationException, TypeError):
     """A flag or argument has a type that is not allowed."""
 
 
+class MisconfigurationRuntimeError(MisconfigurationException, RuntimeError):
+    """Parts that were put together do not fit each other."""
+
+
 class NotYetSupported(MisconfigurationException, NotImplementedError):
     """A valid flag whose engine is not part of this version; the roadmap says when it comes."""
 

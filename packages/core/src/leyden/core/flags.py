@@ -4,35 +4,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from leyden.core.duration import UNITS, Duration
 from leyden.core.errors import (
     MisconfigurationException,
     MisconfigurationTypeError,
     MisconfigurationValueError,
-    NotYetSupported,
     PossibleUserWarning,
     warn,
 )
+from leyden.core.strategies.choice import choose_strategy
+from leyden.core.strategies.single_device import SingleDeviceStrategy
 
-_ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu", "xla", "xpu")
-_STRATEGIES = (
-    "auto", "single_device", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "dp", "fsdp", "fsdp_cpu_offload",
-    "deepspeed", "deepspeed_stage_1", "deepspeed_stage_2", "deepspeed_stage_2_offload", "deepspeed_stage_3",
-    "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme", "xla", "xla_debug", "single_xla",
-)  # fmt: skip
-_FIND_UNUSED = ("_find_unused_parameters_true", "_find_unused_parameters_false")
-_PRECISIONS = (
-    "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true", "transformer-engine",
-    "transformer-engine-float16", "16", "bf16", "32", "64",
-)  # fmt: skip
+_COMPILE = ("fullgraph", "dynamic", "backend", "mode", "options", "disable")
+# the unit that a flag counts in, so that a text such as "10ep" can stand for its number
+_COUNTS = {
+    "max_epochs": "ep", "min_epochs": "ep", "check_val_every_n_epoch": "ep", "reload_dataloaders_every_n_epochs": "ep",
+    "max_steps": "st", "min_steps": "st", "log_every_n_steps": "st",
+    "accumulate_grad_batches": "ba", "num_sanity_val_steps": "ba",
+}  # fmt: skip
+_SHARES = (
+    *(f"limit_{kind}_batches" for kind in ("train", "val", "test", "predict")),
+    *("overfit_batches", "val_check_interval"),
+)
+_BETTER = {"ep": "`max_epochs`", "st": "`max_steps`", "s": "`max_time`"}
 
 
 @dataclass(kw_only=True, slots=True)
 class Flags:
     """Every flag by its name on `Trainer`, where they are described. Wrong values raise, naming the flag.
+
+    A text with a unit, such as ``"10ep"``, stands for its number; afterwards the flag holds the number.
+
+    Attributes:
+        engine: The strategy that the flags ask for, with its device and its number format.
 
     Examples:
         >>> from leyden.core.flags import Flags
@@ -45,6 +53,7 @@ class Flags:
     devices: Any = "auto"
     num_nodes: int = 1
     precision: Any = None
+    plugins: Any = None
     fast_dev_run: int | bool = False
     max_epochs: int | None = None
     min_epochs: int | None = None
@@ -54,7 +63,7 @@ class Flags:
     limit_val_batches: float | int = 1.0
     limit_test_batches: float | int = 1.0
     limit_predict_batches: float | int = 1.0
-    val_check_interval: float | int = 1.0
+    val_check_interval: float | int | timedelta = 1.0
     check_val_every_n_epoch: int | None = 1
     num_sanity_val_steps: int = 2
     log_every_n_steps: int = 50
@@ -65,138 +74,182 @@ class Flags:
     overfit_batches: float | int = 0.0
     reload_dataloaders_every_n_epochs: int = 0
     barebones: bool = False
+    compile: Any = False
+    engine: SingleDeviceStrategy = field(init=False)
+
+    @property
+    def compile_options(self) -> dict[str, Any]:
+        """Arguments of `torch.compile`."""
+        return dict(self.compile) if isinstance(self.compile, Mapping) else {}
 
     def __post_init__(self) -> None:
-        _whole("reload_dataloaders_every_n_epochs", self.reload_dataloaders_every_n_epochs, 0)
-        self.overfit_batches = _fraction("overfit_batches", self.overfit_batches)
+        self.engine = choose_strategy(
+            self.accelerator, self.strategy, self.devices, self.num_nodes, self.precision, self.plugins
+        )
+        self._check_compile()
+        for flag, unit in _COUNTS.items():
+            setattr(self, flag, _counted(flag, getattr(self, flag), unit))
+        for flag in _SHARES:
+            setattr(self, flag, _share(flag, getattr(self, flag)))
         if self.overfit_batches:
             self.limit_train_batches = self.limit_val_batches = self.overfit_batches
-        self._check_engine()
-        self._check_durations()
-        for name in ("train", "val", "test", "predict"):
-            flag = f"limit_{name}_batches"
-            setattr(self, flag, _fraction(flag, getattr(self, flag)))
+        self._check_limits()
         self._check_validation()
-        _whole("log_every_n_steps", self.log_every_n_steps, 0)
-        _whole("accumulate_grad_batches", self.accumulate_grad_batches, 1)
+        self._check_counts()
         self._check_clipping()
         if self.fast_dev_run:
             self._run_little()
 
-    def _check_engine(self) -> None:
-        if isinstance(self.accelerator, str) and self.accelerator not in _ACCELERATORS:
+    def _check_compile(self) -> None:
+        given = self.compile
+        if not isinstance(given, (bool, Mapping)):
+            raise MisconfigurationTypeError(
+                f"`compile` must be True, False or a dict of arguments of `torch.compile`; got {given!r}."
+            )
+        unknown = sorted(set(given) - set(_COMPILE)) if isinstance(given, Mapping) else []
+        if unknown:
             raise MisconfigurationValueError(
-                f"You selected an invalid accelerator name: `accelerator={self.accelerator!r}`. Available names"
-                f" are: {', '.join(_ACCELERATORS)}."
+                f"`compile` has unknown keys {unknown}; `torch.compile` takes {', '.join(_COMPILE)}."
             )
-        if self.accelerator not in ("auto", "cpu"):
-            raise NotYetSupported(
-                f"`accelerator={self.accelerator!r}` comes with a later version; this one trains on the CPU."
-            )
-        if self.devices in (0, "0", [], ""):
-            raise MisconfigurationException(
-                f"`devices` must ask for at least one device; got {self.devices!r}. This version uses one: 1 or 'auto'."
-            )
-        if self.devices not in ("auto", 1, "1", [0]):
-            raise NotYetSupported(f"`devices={self.devices!r}` comes with a later version; this one uses one device.")
-        _whole("num_nodes", self.num_nodes, 1)
-        if self.num_nodes > 1:
-            raise NotYetSupported(
-                f"`num_nodes={self.num_nodes}` comes with a later version; this one uses one machine."
-            )
-        self._check_strategy()
-        if self.precision is not None and str(self.precision) not in _PRECISIONS:
-            raise MisconfigurationValueError(
-                f"Precision {self.precision!r} is invalid. Allowed precision values: {', '.join(_PRECISIONS)}."
-            )
-        if self.precision is not None and str(self.precision) not in ("32", "32-true"):
-            raise NotYetSupported(f"`precision={self.precision!r}` comes with a later version; this one has '32-true'.")
 
-    def _check_strategy(self) -> None:
-        given = self.strategy
-        plain = given
-        for ending in _FIND_UNUSED:
-            if isinstance(given, str) and given.startswith("ddp"):
-                plain = plain.removesuffix(ending)
-        if isinstance(given, str) and plain not in _STRATEGIES:
-            raise MisconfigurationValueError(
-                f"You selected an invalid strategy name: `strategy={given!r}`. Available names are:"
-                f" {', '.join(_STRATEGIES)}."
-            )
-        if given not in ("auto", "single_device"):
-            raise NotYetSupported(f"`strategy={given!r}` comes with a later version; this one has 'single_device'.")
-
-    def _check_durations(self) -> None:
+    def _check_limits(self) -> None:
         if not isinstance(self.fast_dev_run, bool):
-            _whole("fast_dev_run", self.fast_dev_run, 0)
+            _whole(
+                "fast_dev_run",
+                self.fast_dev_run,
+                0,
+                words="must be True, False or a number of batches: it should be >= 0",
+            )
         for flag in ("min_epochs", "min_steps"):
             if getattr(self, flag) is not None:
                 _whole(flag, getattr(self, flag), 0)
         if self.max_epochs is not None:
-            _whole("max_epochs", self.max_epochs, -1, "-1 for no limit")
-        _whole("max_steps", self.max_steps, -1, "-1 for no limit")
-        if self.max_epochs is None and self.max_steps == -1 and not self.fast_dev_run:
-            warn(
-                "LY-T001",
-                "`max_epochs` was not set. Setting it to 1000 epochs. To train without an epoch limit, set"
-                " `max_epochs=-1`.",
-                PossibleUserWarning,
-                stacklevel=6,
-            )
-            self.max_epochs = 1000
+            _whole("max_epochs", self.max_epochs, -1, words="must be a non-negative integer or -1")
+        _whole("max_steps", self.max_steps, -1, words="must be a non-negative integer or -1 (infinite steps)")
+
+    def settle_limits(self, *, timed: bool) -> None:
+        """Set the limits that were left open, when a fit begins.
+
+        Args:
+            timed: Whether a timer ends the training.
+        """
         if self.max_epochs is None:
             self.max_epochs = -1
+            if self.max_steps == -1 and not timed:
+                warn(
+                    "LY-T001",
+                    "`max_epochs` was not set. Setting it to 1000 epochs. To train without an epoch limit, set"
+                    " `max_epochs=-1`.",
+                    PossibleUserWarning,
+                    stacklevel=5,
+                )
+                self.max_epochs = 1000
+        if self.min_epochs is None:
+            # a run that asks for steps trains at least the epoch that they are in
+            self.min_epochs = 0 if self.min_steps is None else 1
+
+    def _check_counts(self) -> None:
+        _whole("num_sanity_val_steps", self.num_sanity_val_steps, -1, "-1 for all batches")
+        _whole("log_every_n_steps", self.log_every_n_steps, 0)
+        _whole("accumulate_grad_batches", self.accumulate_grad_batches, 1)
+        every = self.reload_dataloaders_every_n_epochs
+        _whole("reload_dataloaders_every_n_epochs", every, 0, words="should be an int >= 0")
 
     def _check_validation(self) -> None:
         if self.check_val_every_n_epoch is not None:
-            _whole("check_val_every_n_epoch", self.check_val_every_n_epoch, 1, "None to count batches over epochs")
+            words = "should be an integer of at least 1, or None to count batches over epochs"
+            _whole("check_val_every_n_epoch", self.check_val_every_n_epoch, 1, words=words)
         interval = self.val_check_interval
-        if isinstance(interval, (str, timedelta, Mapping)):
-            raise NotYetSupported(
-                f"`val_check_interval={interval!r}`, a time, comes with a later version; this one takes a fraction of"
-                " an epoch (float) or a number of training batches (int)."
-            )
-        self.val_check_interval = interval = _fraction("val_check_interval", interval)
-        if interval == 0:
+        if not interval:
             raise MisconfigurationException(
                 f"`val_check_interval` must be above 0; got {interval!r}. To run no validation, set"
                 " `limit_val_batches=0`."
             )
         if self.check_val_every_n_epoch is None and isinstance(interval, float):
             raise MisconfigurationException(
-                f"`val_check_interval` should be an integer when `check_val_every_n_epoch=None`; got {interval!r}."
+                "`val_check_interval` should be an integer or a time-based duration (str 'DD:HH:MM:SS',"
+                " datetime.timedelta, or dict kwargs for timedelta) when `check_val_every_n_epoch=None`;"
+                f" got {interval!r}."
             )
-        _whole("num_sanity_val_steps", self.num_sanity_val_steps, -1, "-1 for all batches")
 
     def _check_clipping(self) -> None:
         value = self.gradient_clip_val
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise MisconfigurationTypeError(f"`gradient_clip_val` should be an int or a float; got {value!r}.")
-        if self.gradient_clip_algorithm not in (None, "norm", "value"):
+        algorithm = self.gradient_clip_algorithm
+        self.gradient_clip_algorithm = algorithm = algorithm.lower() if isinstance(algorithm, str) else algorithm
+        if algorithm not in (None, "norm", "value"):
             raise MisconfigurationException(
-                f"`gradient_clip_algorithm` {self.gradient_clip_algorithm!r} is invalid. Allowed algorithms:"
-                " ['value', 'norm']."
+                f"`gradient_clip_algorithm` {algorithm} is invalid. Allowed algorithms: ['value', 'norm']."
             )
 
     def _run_little(self) -> None:
         count = int(self.fast_dev_run)
-        self.limit_train_batches = self.limit_val_batches = self.limit_test_batches = self.limit_predict_batches = count
+        self.fast_dev_run = True if count == 1 else count
+        if not self.overfit_batches:
+            self.limit_train_batches = self.limit_val_batches = count
+        self.limit_test_batches = self.limit_predict_batches = count
         self.max_steps, self.max_epochs, self.num_sanity_val_steps = count, 1, 0
         self.val_check_interval, self.check_val_every_n_epoch = 1.0, 1
 
 
-def _whole(flag: str, value: Any, least: int, special: str = "") -> None:
+def _whole(flag: str, value: Any, least: int, special: str = "", words: str = "") -> None:
     """Raise unless a flag is an int of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         kind = MisconfigurationValueError if isinstance(value, int) else MisconfigurationTypeError
         meaning = f" ({special})" if special else ""
-        raise kind(f"`{flag}` must be an int of at least {least}{meaning}; got {value!r}.")
+        rule = words or f"must be an int of at least {least}{meaning}"
+        raise kind(f"`{flag}` {rule}. You passed in {value!r}: {flag}={value!r} is not a valid configuration.")
 
 
-def _fraction(flag: str, value: Any) -> float | int:
-    """Return a flag that is a share as a float, or a count as an int."""
+def _duration(flag: str, value: Any) -> Duration | None:
+    """Return what a text with a unit says, or None for any other text."""
+    try:
+        return Duration.parse(value, flag)
+    except MisconfigurationValueError:
+        if isinstance(value, str) and (":" in value or value.strip().endswith(("ba", "st"))):
+            raise
+        return None
+
+
+def _counted(flag: str, value: Any, unit: str) -> Any:
+    """Return the number of a text such as ``"10ep"``; other values as they are, to be checked."""
+    duration = _duration(flag, value) if isinstance(value, str) else None
+    if duration is None:
+        return value
+    if duration.unit != unit:
+        better = f"; {_BETTER[duration.unit]} takes them" if flag[:4] == "max_" and duration.unit in _BETTER else ""
+        raise MisconfigurationValueError(
+            f"`{flag}` counts {UNITS[unit]}, such as '10{unit}'; got {value!r}, which counts {UNITS[duration.unit]}"
+            f"{better}."
+        )
+    if not isinstance(duration.value, int):
+        raise MisconfigurationValueError(f"`{flag}` counts whole {UNITS[unit]}; got {value!r}.")
+    return duration.value
+
+
+def _share(flag: str, value: Any) -> float | int | timedelta:
+    """Return a flag that is a share as a float, or a count as an int; of the interval of validation also a time."""
     if value is None:
         return 1.0
+    given, duration = value, None
+    timed = flag == "val_check_interval"
+    if isinstance(value, str) or (timed and isinstance(value, (timedelta, Mapping))):
+        duration = Duration.parse(value, flag) if timed else _duration(flag, value)
+    if duration is not None:
+        if timed and duration.time is not None:
+            return duration.time
+        if duration.unit not in ("ep", "ba"):
+            raise MisconfigurationValueError(
+                f"`{flag}` takes a part of an epoch, such as '0.5ep', or batches, such as '10ba'; got {given!r}, which"
+                f" counts {UNITS[duration.unit]}."
+            )
+        value = float(duration.value) if duration.unit == "ep" else duration.value
+        if duration.unit == "ep" and value > 1:
+            raise MisconfigurationValueError(
+                f"`{flag}` takes a part of an epoch, up to '1ep'; got {given!r}."
+                + (" To validate in every n-th epoch, set `check_val_every_n_epoch=n`." if timed else "")
+            )
     valid = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     if valid or (isinstance(value, float) and 0.0 <= value <= 1.0):
         number: float | int = value
@@ -204,5 +257,5 @@ def _fraction(flag: str, value: Any) -> float | int:
     if isinstance(value, float) and value > 1 and value.is_integer():
         return int(value)
     raise MisconfigurationException(
-        f"You have passed invalid value {value!r} for `{flag}`, it has to be in [0.0, 1.0] or an int."
+        f"You have passed invalid value {given!r} for {flag}, it has to be in [0.0, 1.0] or an int."
     )

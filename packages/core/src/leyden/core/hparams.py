@@ -14,12 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from leyden.core.errors import (
-    MisconfigurationException,
-    MisconfigurationTypeError,
-    MisconfigurationValueError,
-    warn,
-)
+from leyden.core.errors import MisconfigurationValueError, warn
 from leyden.core.plain import plain_hyper_parameters
 
 
@@ -56,6 +51,9 @@ class AttributeDict(dict[str, Any]):
 class HyperparametersMixin:
     """Gives a class `save_hyperparameters` and `hparams`."""
 
+    CHECKPOINT_HYPER_PARAMS_KEY = "hyper_parameters"
+    CHECKPOINT_HYPER_PARAMS_NAME = "hparams_name"
+    CHECKPOINT_HYPER_PARAMS_TYPE = "hparams_type"
     _log_hyperparams = False
     _hparams_name: str | None = None
 
@@ -74,15 +72,14 @@ class HyperparametersMixin:
 
         Args:
             *args: Nothing for all arguments, names of some, or one object (dict, namespace, dataclass) that holds all.
-            ignore: Names to leave out.
+            ignore: Names to leave out, also of what a base class kept.
             frame: The frame whose arguments are meant, if it is not the caller's.
             logger: Whether loggers get the hyper-parameters.
             given_hparams: Arguments that were collected already.
 
         Raises:
-            MisconfigurationException: The object is nothing that holds parameters by name.
-            MisconfigurationTypeError: Names and objects were given at once.
-            MisconfigurationValueError: A name is no argument of ``__init__``.
+            MisconfigurationValueError: A name is no argument of ``__init__``, an object is nothing that holds
+                parameters by name, or names and objects were given at once.
 
         Examples:
             >>> from leyden.core import LightningModule
@@ -94,6 +91,8 @@ class HyperparametersMixin:
             0.1
         """
         self._log_hyperparams = logger
+        if len(args) == 1 and not args[0]:
+            return
         if frame is None:
             here = inspect.currentframe()
             frame = here.f_back if here is not None else None
@@ -106,7 +105,9 @@ class HyperparametersMixin:
             collected = _init_arguments(self, frame)
         left_out = {ignore} if isinstance(ignore, str) else set(ignore or ())
         chosen, self._hparams_name = _choose(args, collected, left_out)
-        self._set_hparams({k: v for k, v in chosen.items() if k not in left_out})
+        self._set_hparams(chosen)
+        for name in left_out:
+            self._hparams.pop(name, None)
         _, _, omitted = plain_hyper_parameters(self._hparams)
         self._hparams_initial = AttributeDict()
         for key, value in self._hparams.items():
@@ -143,12 +144,13 @@ def _copied(value: Any) -> Any:
 def _choose(args: tuple[Any, ...], collected: dict[str, Any], left_out: set[str]) -> tuple[dict[str, Any], str | None]:
     """Return the meant hyper-parameters, and the argument that holds them all (``"kwargs"`` where there is none)."""
     if not args:
-        return collected, "kwargs"
+        kept = {k: v for k, v in collected.items() if k not in left_out}
+        return kept, "kwargs" if kept else None
     if len(args) == 1 and not isinstance(args[0], str):
         return _as_mapping(args[0]), next((k for k, v in collected.items() if v is args[0]), None)
     wrong = next((a for a in args if not isinstance(a, str)), None)
     if wrong is not None:
-        raise MisconfigurationTypeError(
+        raise MisconfigurationValueError(
             f"save_hyperparameters takes names of arguments, or one object; got {wrong!r} among {len(args)}."
         )
     unknown = next((a for a in args if a not in collected and a not in left_out), None)
@@ -168,11 +170,11 @@ def _as_mapping(hp: Any) -> dict[str, Any]:
         return {f.name: getattr(hp, f.name) for f in fields(hp)}
     if isinstance(hp, Mapping):
         return dict(hp)
-    if isinstance(hp, (bool, int, float, str, list, tuple)):
-        raise MisconfigurationException(
+    if isinstance(hp, (bool, int, float, str)):
+        raise MisconfigurationValueError(
             f"Primitives {(bool, int, float, str)} are not allowed as hyper-parameters; got {hp!r}."
         )
-    raise MisconfigurationException(
+    raise MisconfigurationValueError(
         f"Unsupported config type of {type(hp)}: hyper-parameters are a dict, Namespace or dataclass."
     )
 
@@ -216,7 +218,7 @@ def _warn_about_omitted(hparams: Mapping[str, Any], omitted: Mapping[str, str]) 
         else:
             warn(
                 "LY-H002",
-                f"attribute {name!r} removed from hparams because it cannot be pickled as plain data ({what})."
+                f"Attribute {name!r} removed from hparams because it cannot be pickled as plain data ({what})."
                 f" Checkpoints will not hold it: pass {name}=... to load_from_checkpoint.",
                 stacklevel=4,
             )

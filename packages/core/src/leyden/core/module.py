@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from leyden.core.checkpoint.model import load_module
+from leyden.core.checkpoint.model import load_module, on_class_only
 from leyden.core.errors import MisconfigurationException, warn
 from leyden.core.exporters import find_exporter
 from leyden.core.hparams import HyperparametersMixin
@@ -378,7 +379,22 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
         return found[0] if len(found) == 1 else found
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Run backward from ``training_step`` when ``automatic_optimization`` is False."""
+        """Run backward from ``training_step`` when ``automatic_optimization`` is False.
+
+        Args:
+            loss: The loss.
+            *args: Further arguments of `backward`; an optimiser, which the 1.0 API asked for, is not needed.
+            **kwargs: Further arguments of `backward`.
+
+        Raises:
+            MisconfigurationException: The module leaves optimisation to the trainer.
+        """
+        args = tuple(argument for argument in args if not isinstance(argument, Optimizer))
+        if self.automatic_optimization:
+            raise MisconfigurationException(
+                "`manual_backward` is for manual optimization: please disable automatic optimization with"
+                " `self.automatic_optimization = False` in `__init__`."
+            )
         if self._run is None:
             loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]
         else:
@@ -396,14 +412,19 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
             optimizer: Whose parameters are meant.
             gradient_clip_val: Largest norm (or absolute value); None takes the trainer's flag.
             gradient_clip_algorithm: ``"norm"`` or ``"value"``; None takes the trainer's flag.
+
+        Raises:
+            MisconfigurationException: The algorithm is unknown, or the trainer's flag says something else.
         """
         trainer = self.trainer
-        limit = trainer.gradient_clip_val if gradient_clip_val is None else gradient_clip_val
-        how = gradient_clip_algorithm or trainer.gradient_clip_algorithm or "norm"
+        limit = _one_of("gradient_clip_val", trainer.gradient_clip_val, gradient_clip_val)
+        how = _one_of("gradient_clip_algorithm", trainer.gradient_clip_algorithm, gradient_clip_algorithm) or "norm"
+        if how not in ("norm", "value"):
+            raise MisconfigurationException(
+                f"`gradient_clip_algorithm` {how} is invalid. Allowed algorithms: ['value', 'norm']."
+            )
         if limit is None or limit <= 0:
             return
-        if how not in ("norm", "value"):
-            raise MisconfigurationException(f"gradient_clip_algorithm must be 'norm' or 'value'; got {how!r}.")
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if how == "norm":
             nn.utils.clip_grad_norm_(parameters, limit)
@@ -479,12 +500,15 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
             )
         return find_exporter("onnx").export(self, Path(file_path), inputs, **options)
 
+    @on_class_only
     @classmethod
     def load_from_checkpoint(
         cls: type[Self],
-        checkpoint_path: str | Path | IO[bytes],
+        checkpoint_path: str | os.PathLike[str] | IO[bytes],
         map_location: Any = None,
+        hparams_file: str | os.PathLike[str] | None = None,
         strict: bool | None = None,
+        weights_only: bool | None = None,
         trust: bool = False,
         **kwargs: Any,
     ) -> Self:
@@ -493,20 +517,39 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
         Nothing in the file is executed.
 
         Args:
-            checkpoint_path: The file.
+            checkpoint_path: The file: its path, or open for reading.
             map_location: Device for the weights, as in `torch.load`.
+            hparams_file: A ``.yaml`` or ``.csv`` file whose hyper-parameters take the place of the stored ones.
             strict: Whether the keys must match exactly (None: ``strict_loading``).
+            weights_only: False means ``trust=True``.
             trust: Whether a file that only code can rebuild may run that code. Only for files that you made.
             **kwargs: Arguments of ``__init__`` that override or complete the stored ones.
 
         Raises:
             CheckpointError: There is no such file, or an argument that could not be stored is missing.
             DamagedCheckpointError: The file does not match its checksums.
+            MisconfigurationValueError: ``strict`` contradicts the module's ``strict_loading``.
             UnsafeCheckpointError: The file needs code to be rebuilt and ``trust`` is False.
         """
         return load_module(
-            cls, checkpoint_path, map_location=map_location, strict=strict, trust=trust, overrides=kwargs
+            cls,
+            checkpoint_path,
+            map_location=map_location,
+            hparams_file=hparams_file,
+            strict=strict,
+            trust=trust or weights_only is False,
+            overrides=kwargs,
         )
+
+
+def _one_of(name: str, flag: Any, given: Any) -> Any:
+    """Return what a method was given or else the trainer's flag; both with different values contradict each other."""
+    if flag is not None and given is not None and flag != given:
+        raise MisconfigurationException(
+            f"You have set `Trainer({name}={flag!r})` and have passed `clip_gradients({name}={given!r})`. Please use"
+            " only one of them."
+        )
+    return flag if given is None else given
 
 
 def _not_attached() -> None:

@@ -9,15 +9,26 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from leyden.core.errors import MisconfigurationException, MisconfigurationValueError, warn
+from leyden.core.errors import (
+    LeydenWarning,
+    MisconfigurationException,
+    MisconfigurationTypeError,
+    MisconfigurationValueError,
+    warn,
+)
+from leyden.core.module import LightningModule
 
 _FORMS = (
     "Unknown configuration for model optimizers. Output from `model.configure_optimizers()` should be one of: an"
     " `Optimizer`; a list or tuple of them; a dict with 'optimizer' and perhaps 'lr_scheduler'; a list of such dicts;"
     " or ([optimizers], [schedulers])"
 )
+
+
+class OptimizerWarning(LeydenWarning, RuntimeWarning):
+    """Optimisers or schedulers were set up in a way that is probably a mistake."""
 
 
 @dataclass
@@ -52,7 +63,7 @@ class LRSchedulerConfig:
     def __post_init__(self) -> None:
         if self.interval not in ("step", "epoch"):
             raise MisconfigurationException(
-                f'The "interval" key in lr scheduler dict must be "step" or "epoch" but is {self.interval!r}.'
+                f'The "interval" key in lr scheduler dict must be "step" or "epoch" but is "{self.interval}".'
             )
         if not isinstance(self.frequency, int) or self.frequency < 1:
             raise MisconfigurationValueError(
@@ -75,13 +86,15 @@ def configured(module: Any) -> tuple[list[Optimizer], list[LRSchedulerConfig], l
     """
     value = module.configure_optimizers()
     optimizers, schedulers, monitor = _parse([] if value is None else value)
-    if not optimizers:
+    if not optimizers and (value is None or module.automatic_optimization):
         warn(
             "LY-O001",
             f"`LightningModule.configure_optimizers` returned `{value!r}`, this fit will run with no optimizer",
         )
     configs = [_scheduler(s, monitor) for s in schedulers]
     for config in configs:
+        if module.automatic_optimization:
+            _check_steppable(config, module)
         if config.reduce_on_plateau and config.monitor is None and module.automatic_optimization:
             raise MisconfigurationException(
                 "`configure_optimizers` must include a monitor when a `ReduceLROnPlateau` scheduler is used. For"
@@ -93,6 +106,24 @@ def configured(module: Any) -> tuple[list[Optimizer], list[LRSchedulerConfig], l
                 "Some schedulers are attached with an optimizer that wasn't returned from `configure_optimizers`."
             )
     return optimizers, configs, _frequencies(value)
+
+
+def _check_steppable(config: LRSchedulerConfig, module: Any) -> None:
+    """Refuse a scheduler that nobody knows how to step, and warn where one steps too seldom to be meant so."""
+    scheduler = config.scheduler
+    known = isinstance(scheduler, (LRScheduler, ReduceLROnPlateau))
+    stepped_by_default = getattr(module.lr_scheduler_step, "__func__", None) is LightningModule.lr_scheduler_step
+    if not known and stepped_by_default:
+        raise MisconfigurationException(
+            f"The provided lr scheduler `{type(scheduler).__name__}` doesn't follow PyTorch's LRScheduler API: override"
+            " the `LightningModule.lr_scheduler_step` hook to say how it steps."
+        )
+    if isinstance(scheduler, OneCycleLR) and config.interval == "epoch":
+        warn(
+            "LY-O005",
+            "A `OneCycleLR` scheduler is using 'interval': 'epoch'. Are you sure you didn't mean 'interval': 'step'?",
+            OptimizerWarning,
+        )
 
 
 def _frequencies(value: Any) -> list[int]:
@@ -140,7 +171,7 @@ def _check_keys(entry: Mapping[str, Any]) -> None:
         raise MisconfigurationException(f"{_FORMS}; the dict has no optimizer under 'optimizer': {entry!r}.")
     extra = set(entry) - {"optimizer", "lr_scheduler", "monitor", "frequency"}
     if extra:
-        warn("LY-O002", f"Found unsupported keys in the optimizer configuration: {extra}")
+        warn("LY-O002", f"Found unsupported keys in the optimizer configuration: {extra}", OptimizerWarning)
 
 
 def _scheduler(given: Any, monitor: str | None) -> LRSchedulerConfig:
@@ -159,6 +190,7 @@ def _scheduler(given: Any, monitor: str | None) -> LRSchedulerConfig:
                 "LY-O003",
                 f"Found unsupported keys in the lr scheduler dict: {extra}. HINT: remove them from the output of"
                 " `configure_optimizers`.",
+                OptimizerWarning,
             )
         settings: dict[str, Any] = {k: v for k, v in given.items() if k in known}
         if monitor is not None:
@@ -166,8 +198,11 @@ def _scheduler(given: Any, monitor: str | None) -> LRSchedulerConfig:
         given = settings.pop("scheduler")
     else:
         settings = {"monitor": monitor}
-    if not callable(getattr(given, "step", None)):
-        raise MisconfigurationException(f'The provided lr scheduler "{given}" is invalid: it has no `step` method.')
+    if not all(callable(getattr(given, method, None)) for method in ("state_dict", "load_state_dict")):
+        raise MisconfigurationTypeError(
+            f"The provided lr scheduler `{type(given).__name__}` is invalid. It should have `state_dict` and"
+            f" `load_state_dict` methods defined, so that it can be saved and resumed; got {given!r}."
+        )
     settings.setdefault("reduce_on_plateau", isinstance(given, ReduceLROnPlateau))
     return LRSchedulerConfig(given, **settings)
 

@@ -29,6 +29,7 @@ class Progress:
         scheduler_steps: How often a scheduler was stepped.
         val_batches: Validation batches processed in the whole run.
         is_last_batch: Whether the current batch is the last of its epoch.
+        cut: Whether the epoch was left with batches to come, because enough steps were done or a stop was asked for.
         validated_at: ``batches`` at the last validation inside fit, so that a resumed run does not repeat it.
     """
 
@@ -45,6 +46,7 @@ class Progress:
     val_batches: int = 0
     is_last_batch: bool = False
     reported_at: int = 0
+    cut: bool = False
     validated_at: int = -1
 
     def state_dict(self) -> dict[str, int | bool]:
@@ -157,6 +159,7 @@ def from_reference(loops: dict[str, Any]) -> Progress:
         val_batches=counts("epoch_loop.val_loop.batch_progress", "total").get("processed", 0),
         is_last_batch=bool(fit.get("epoch_loop.batch_progress", {}).get("is_last_batch", False)),
     )
+    progress.cut = progress.epochs_processed > progress.epoch and progress.batch > 0 and not progress.is_last_batch
     if progress.batch_completed == progress.batch:
         progress.validated_at = progress.batches
     return progress

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from leyden.core.errors import MisconfigurationValueError, warn
+from leyden.core.ranks import process_rank
 
 MAX_SEED = 2**32 - 1
 
@@ -37,23 +38,19 @@ def seed_everything(seed: int | None = None, workers: bool = False, verbose: boo
         >>> seed_everything(42, verbose=False)
         42
     """
-    if seed is None:
-        text = os.environ.get("PL_GLOBAL_SEED")
-        if text is None:
-            seed = 0
+    given: Any = os.environ.get("PL_GLOBAL_SEED", seed) if seed is None else seed
+    if given is None:
+        given = 0
+        if verbose:
             warn("LY-S001", "No seed found, seed set to 0.")
-        else:
-            try:
-                seed = int(text)
-            except ValueError:
-                seed = 0
-                warn(
-                    "LY-S002",
-                    f"Invalid seed found in the environment variable PL_GLOBAL_SEED: {text!r}, seed set to 0.",
-                )
-    given, seed = seed, _whole(seed)
-    if seed is None or not 0 <= seed <= MAX_SEED:
-        raise MisconfigurationValueError(f"`seed` must be an integer between 0 and {MAX_SEED}; got {given!r}.")
+    try:
+        number = int(given)
+    except (TypeError, ValueError, OverflowError):
+        where = "Invalid seed specified via PL_GLOBAL_SEED" if seed is None else "Invalid seed"
+        raise MisconfigurationValueError(f"{where}: {given!r}; it is an integer from 0 to {MAX_SEED}.") from None
+    if not 0 <= number <= MAX_SEED:
+        raise MisconfigurationValueError(f"{number} is not in bounds: a seed is an integer from 0 to {MAX_SEED}.")
+    seed = number
     if verbose:
         print(f"Seed set to {seed}")  # noqa: T201
     os.environ["PL_GLOBAL_SEED"] = str(seed)
@@ -64,16 +61,34 @@ def seed_everything(seed: int | None = None, workers: bool = False, verbose: boo
     return seed
 
 
-def _whole(seed: Any) -> int | None:
-    try:
-        number = int(seed)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if isinstance(seed, str) or number == seed else None
+def reset_seed() -> None:
+    """Seed every generator again as `seed_everything` did last; nothing if it was never called."""
+    seed = os.environ.get("PL_GLOBAL_SEED")
+    if seed is not None:
+        seed_everything(int(seed), workers=os.environ.get("PL_SEED_WORKERS") == "1", verbose=False)
 
 
-def collect_rng_state() -> dict[str, Any]:
+def pl_worker_init_function(worker_id: int, rank: int | None = None) -> None:
+    """Seed the generators of a data worker, differently in every worker of every rank.
+
+    Args:
+        worker_id: Number of the worker, as a data loader gives it to its ``worker_init_fn``.
+        rank: Rank of the process that the worker belongs to; None finds it out.
+    """
+    # torch seeds a worker with the seed of its epoch plus its number
+    base = torch.initial_seed() - worker_id
+    sequence = np.random.SeedSequence([base, worker_id, process_rank() if rank is None else rank])
+    of_torch, of_python, of_numpy = sequence.spawn(3)
+    torch.manual_seed(int(of_torch.generate_state(1, np.uint64)[0]))
+    random.seed(int.from_bytes(of_python.generate_state(4).tobytes(), "little"))
+    np.random.seed(of_numpy.generate_state(4))
+
+
+def collect_rng_state(include_cuda: bool = True) -> dict[str, Any]:
     """Return the state of every generator of this process as tensors and plain data.
+
+    Args:
+        include_cuda: Whether the generators of the accelerators are part of it.
 
     Examples:
         >>> import torch
@@ -96,7 +111,7 @@ def collect_rng_state() -> dict[str, Any]:
         },
         "torch": torch.get_rng_state(),
     }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if include_cuda and torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         state["cuda"] = torch.cuda.get_rng_state_all()
     return state
 
@@ -112,8 +127,11 @@ def restore_rng_state(state: dict[str, Any]) -> None:
 
 
 @contextmanager
-def isolate_rng() -> Generator[None, None, None]:
+def isolate_rng(include_cuda: bool = True) -> Generator[None, None, None]:
     """Put every generator back to where it stood when the block ends.
+
+    Args:
+        include_cuda: Whether that goes for the accelerators too; a forked process may not touch them.
 
     Examples:
         >>> import torch
@@ -124,7 +142,7 @@ def isolate_rng() -> Generator[None, None, None]:
         >>> bool(first == torch.rand(1))
         True
     """
-    state = collect_rng_state()
+    state = collect_rng_state(include_cuda)
     try:
         yield
     finally:

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from leyden.core.callback import Callback
+from leyden.core.data.advice import advise
+from leyden.core.data.ahead import DeviceCopies, streams_of
 from leyden.core.data.combined import CombinedLoader
 from leyden.core.data.feed import Feed
+from leyden.core.data.hooks import DataHooks
 from leyden.core.data.source import Source, named_loaders
 from leyden.core.data.unshuffled import unshuffled
-from leyden.core.datamodule import DataHooks
 from leyden.core.errors import MisconfigurationValueError
 from leyden.core.hooks import HookTable, overrides
 from leyden.core.interfaces import LoggerLike
@@ -48,7 +50,11 @@ class Session:
         schedulers: Their schedulers.
         frequencies: For how many batches each of several optimisers has its turn; empty if all step at every batch.
         has_gradients: Whether the open accumulation window holds gradients.
+        window_weights: Sum of the weights in the open accumulation window, by the id of the optimiser.
         finish: What ends an accumulation window early, where one optimiser steps automatically.
+        compiled: What `torch.compile` made of the training step, and of optimisers' steps by their id.
+        step_optimizers: The optimisers as user code steps them, once it asked for them.
+        open_optimizers: Ids of the optimisers that manual optimisation has not stepped since the last backward pass.
         outputs: What the steps of the epoch returned, collected only for a module with ``training_epoch_end``.
         train_source: Where the training loader comes from, in a fit.
         train_feed: The training batches, once they were asked for.
@@ -58,6 +64,7 @@ class Session:
         training: The log book's slots of training.
         loaded_at: Epoch in which the training loader was asked for.
         val_loaded_at: Epoch in which the validation loaders were asked for.
+        ended_loaders: The loaders, without their iterators, once the run has ended.
         ended_with: The numbers of batches, once the run has ended and let go of its loaders.
         epoch_start_steps: Optimiser steps when the current epoch began.
         resumed: What a checkpoint said about the open epoch, until that epoch goes on.
@@ -80,14 +87,18 @@ class Session:
         self.book = LogBook(module, loggers)
         self.log = self.book.log
         self.training = Results(training=True)
-        self.hooks = HookTable(trainer, module, self.callbacks, self.book)
+        self.hooks = HookTable(trainer, module, self.callbacks, self.book, trainer._profiler)
         self.stop = StopFlag()
         self.optimizers: list[Optimizer] = []
         self.schedulers: list[LRSchedulerConfig] = []
         self.frequencies: list[int] = []
         self.has_gradients = False
+        self.window_weights: dict[int, Any] = {}
         self.finish: Callable[[int, int, int], None] | None = None
         self.outputs: list[Any] = []
+        self.step_optimizers: list[Any] = []
+        self.open_optimizers: set[int] = set()
+        self.compiled: dict[str | int, Callable[..., Any]] = {}
         self.train_source: Source | None = None
         self.train_feed: Feed | None = None
         self.val_source: Source | None = None
@@ -95,6 +106,7 @@ class Session:
         self.val_check: ValCheck | None = None
         self.loaded_at = self.val_loaded_at = 0
         self.ended_with: tuple[float | int, list[float | int]] | None = None
+        self.ended_loaders: tuple[Any, list[tuple[str | None, Any]]] = (None, [])
         self.epoch_start_steps = 0
         self.resumed: dict[str, Any] | None = None
         self.resume_rng: dict[str, Any] | None = None
@@ -106,14 +118,16 @@ class Session:
     def make_train_feed(self) -> None:
         """Ask for the training loader, unless it was asked for already."""
         if self.train_feed is None and self.train_source is not None:
-            loader, limit = self.train_source.load(), self.flags.limit_train_batches
+            overfits = bool(self.flags.overfit_batches)
+            loader, limit = self.train_source.load("fit", shuffle=not overfits), self.flags.limit_train_batches
             if isinstance(loader, CombinedLoader) and loader.mode == "sequential":
                 raise MisconfigurationValueError(
                     '`trainer.fit()` does not support the `CombinedLoader(mode="sequential")` mode: training needs'
                     " loaders in step with each other."
                 )
-            if self.flags.overfit_batches:
+            if overfits:
                 loader = unshuffled(loader)
+            advise(loader, "train")
             self.train_feed = Feed(loader, limit, "limit_train_batches", self.preparation(0))
             self.loaded_at = self.progress.epoch
 
@@ -137,13 +151,19 @@ class Session:
         assert self.val_source is not None
         self.val_feeds = self.feeds(self.val_source, self.flags.limit_val_batches, "limit_val_batches")
         self.val_loaded_at = self.progress.epoch
-        if all(feed.length == 0 and self.flags.limit_val_batches == 0 for feed in self.val_feeds):
+        if not self.val_feeds:
             self.val_feeds, self.val_check = None, None
 
     def feeds(self, source: Source, limit: float | int, flag: str) -> list[Feed]:
         """Return a feed for each of several evaluation loaders."""
-        loaders = named_loaders(source.load())
-        return [Feed(loader, limit, flag, self.preparation(i), name) for i, (name, loader) in enumerate(loaders)]
+        if limit == 0:
+            return []
+        loaders = source.load(str(self.trainer.state.fn))
+        if self.flags.overfit_batches and source.kind == "val":
+            loaders = unshuffled(loaders, "val")
+        advise(loaders, source.kind)
+        named = named_loaders(loaders)
+        return [Feed(loader, limit, flag, self.preparation(i), name) for i, (name, loader) in enumerate(named)]
 
     def preparation(self, dataloader_idx: int) -> Any:
         """Return what brings a batch to the device, or None if batches stay as they are."""
@@ -158,14 +178,15 @@ class Session:
             found.append((getattr(owner, hook), overrides(owner, hook, DataHooks)))
         if self.device.type == "cpu" and not any(own for _, own in found):
             return None
-        (before, _), (transfer, _), (after, _) = found
-        book, device = self.book, self.device
+        streams = streams_of(self.device)
+        if streams is not None and not any(own for _, own in found):
+            return DeviceCopies(self.device, streams)
+        device = self.device
+
+        before, transfer, after = (self.hooks.scoped(hook, own) for hook, (own, _) in zip(hooks, found, strict=True))
 
         def prepare(batch: Any) -> Any:
-            scope = book.enter("transfer_batch_to_device")
-            batch = after(transfer(before(batch, dataloader_idx), device, dataloader_idx), dataloader_idx)
-            book.leave(scope)
-            return batch
+            return after(transfer(before(batch, dataloader_idx), device, dataloader_idx), dataloader_idx)
 
         return prepare
 
@@ -176,6 +197,7 @@ class Session:
         self.module.backward(loss, *args, **kwargs)
         self.book.leave(before)
         self.hooks.call("on_after_backward")
+        self.open_optimizers.update(map(id, self.optimizers))
 
     def train_batches(self) -> float | int:
         """Return the batches of a training epoch, infinite if unknown; asks for the loader if nobody has yet."""
@@ -193,6 +215,10 @@ class Session:
         if self.train_feed is not None:
             self.train_feed.order.detach()
         self.ended_with = _count(self.train_feed), self.val_batches()
+        self.ended_loaders = (
+            self.train_feed.given if self.train_feed is not None else None,
+            [(feed.name, feed.given) for feed in self.val_feeds or ()],
+        )
         self.train_source, self.val_source, self.train_feed, self.val_feeds = None, None, None, None
         self.training = Results(training=True)
         self.book.close()

@@ -39,6 +39,11 @@ class RunningStage(StrEnum):
         """Whether the stage evaluates."""
         return self in (RunningStage.VALIDATING, RunningStage.TESTING, RunningStage.SANITY_CHECKING)
 
+    @property
+    def dataloader_prefix(self) -> str:
+        """What the hooks that return the loaders of the stage begin with, such as ``"val"`` of ``val_dataloader``."""
+        return "val" if self in (RunningStage.VALIDATING, RunningStage.SANITY_CHECKING) else self.value
+
 
 @dataclass
 class TrainerState:

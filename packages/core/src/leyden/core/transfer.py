@@ -31,7 +31,8 @@ def move_to_device(batch: Any, device: torch.device | str) -> Any:
     if isinstance(batch, Tensor):
         if batch.device == torch.device(device):
             return batch
-        return batch.to(device, non_blocking=torch.device(device).type == "cuda")
+        # a copy that the host does not wait for is only safe where the device keeps the order
+        return batch.to(device, non_blocking=torch.device(device).type not in ("cpu", "mps"))
     # before the containers: a packed sequence is a tuple that knows which of its tensors must stay on the CPU
     to = getattr(batch, "to", None)
     if callable(to) and not isinstance(batch, type):

@@ -3,39 +3,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 from leyden.core.errors import MisconfigurationException, MisconfigurationValueError
 from leyden.core.progress import Progress
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class ValCheck:
     """The rule of one fit.
 
     Attributes:
         every_batches: Batches between two validations; None for the end of an epoch only.
         every_epochs: Epochs between two epochs with validation; None to count batches across epochs.
+        every_seconds: Seconds between two validations, in the place of batches.
+        since: When the clock was started, in seconds of `time.monotonic`: the beginning of the fit, or of this part of
+            a resumed one, or the last validation.
     """
 
     every_batches: int | None
     every_epochs: int | None
+    every_seconds: float | None = None
+    since: float = field(default_factory=lambda: time.monotonic())
 
     def due(self, p: Progress, *, stopping: bool) -> bool:
         """Tell whether validation is due after the batch that was just processed."""
         if self.every_epochs is not None and (p.epoch + 1) % self.every_epochs:
             return False
+        if self.every_seconds is not None and not stopping:
+            return self._time_is_over()
         if stopping or self.every_batches is None:
             return stopping or p.is_last_batch
         count = p.batches if self.every_epochs is None else p.batch
         return count % self.every_batches == 0
 
+    def _time_is_over(self) -> bool:
+        assert self.every_seconds is not None
+        now = time.monotonic()
+        if now - self.since < self.every_seconds:
+            return False
+        self.since = now
+        return True
 
-def make_val_check(interval: float | int, every_epochs: int | None, length: int | None) -> ValCheck:
+    def validated(self) -> None:
+        """Start the clock again: the time that validation took does not count."""
+        if self.every_seconds is not None:
+            self.since = time.monotonic()
+
+
+def make_val_check(interval: float | int | timedelta, every_epochs: int | None, length: int | None) -> ValCheck:
     """Read ``val_check_interval``.
 
     Args:
-        interval: The flag: a number of batches as an int, a share of the epoch as a float.
+        interval: The flag: a number of batches as an int, a share of the epoch as a float, or a time.
         every_epochs: The flag ``check_val_every_n_epoch``.
         length: Batches of an epoch, or None if unknown.
 
@@ -47,6 +69,8 @@ def make_val_check(interval: float | int, every_epochs: int | None, length: int 
     Raises:
         MisconfigurationException: The interval does not fit the data.
     """
+    if isinstance(interval, timedelta):
+        return ValCheck(None, every_epochs, interval.total_seconds())
     if isinstance(interval, int):
         if length is not None and interval > length and every_epochs is not None:
             raise MisconfigurationValueError(
@@ -59,7 +83,7 @@ def make_val_check(interval: float | int, every_epochs: int | None, length: int 
         if interval == 1.0:
             return ValCheck(None, every_epochs)
         raise MisconfigurationException(
-            "When using an IterableDataset for `train_dataloader`, `Trainer(val_check_interval)` must be `1.0` or"
-            f" an int. An int k specifies checking validation every k training batches; got {interval}."
+            "When using an IterableDataset for `train_dataloader`, `Trainer(val_check_interval)` must be time based,"
+            f" `1.0` or an int. An int k specifies checking validation every k training batches; got {interval}."
         )
     return ValCheck(max(1, int(length * interval)), every_epochs)

@@ -16,16 +16,21 @@ if TYPE_CHECKING:
     from leyden.core.callbacks.lr_monitor import LearningRateMonitor as LearningRateMonitor
     from leyden.core.callbacks.model_checkpoint import ModelCheckpoint as ModelCheckpoint
     from leyden.core.callbacks.prediction_writer import BasePredictionWriter as BasePredictionWriter
-    from leyden.core.callbacks.progress import ProgressBar as ProgressBar
-    from leyden.core.callbacks.progress import TQDMProgressBar as TQDMProgressBar
+    from leyden.core.callbacks.progress.progress_bar import ProgressBar as ProgressBar
+    from leyden.core.callbacks.progress.rich_progress import RichProgressBar as RichProgressBar
+    from leyden.core.callbacks.progress.tqdm_progress import TQDMProgressBar as TQDMProgressBar
+    from leyden.core.callbacks.rich_summary import RichModelSummary as RichModelSummary
     from leyden.core.callbacks.summary import ModelSummary as ModelSummary
     from leyden.core.callbacks.timer import Timer as Timer
+    from leyden.core.callbacks.weight_averaging import EMAWeightAveraging as EMAWeightAveraging
+    from leyden.core.callbacks.weight_averaging import WeightAveraging as WeightAveraging
 else:
     _LAZY = {
         "BackboneFinetuning": "leyden.core.callbacks.finetuning",
         "BaseFinetuning": "leyden.core.callbacks.finetuning",
         "BasePredictionWriter": "leyden.core.callbacks.prediction_writer",
         "Callback": "leyden.core.callback",
+        "EMAWeightAveraging": "leyden.core.callbacks.weight_averaging",
         "EarlyStopping": "leyden.core.callbacks.early_stopping",
         "GradientAccumulationScheduler": "leyden.core.callbacks.accumulation",
         "LambdaCallback": "leyden.core.callbacks.lambda_function",
@@ -33,9 +38,12 @@ else:
         "ModelCheckpoint": "leyden.core.callbacks.model_checkpoint",
         "ModelSummary": "leyden.core.callbacks.summary",
         "OnExceptionCheckpoint": "leyden.core.callbacks.exception_checkpoint",
-        "ProgressBar": "leyden.core.callbacks.progress",
-        "TQDMProgressBar": "leyden.core.callbacks.progress",
+        "ProgressBar": "leyden.core.callbacks.progress.progress_bar",
+        "RichModelSummary": "leyden.core.callbacks.rich_summary",
+        "RichProgressBar": "leyden.core.callbacks.progress.rich_progress",
+        "TQDMProgressBar": "leyden.core.callbacks.progress.tqdm_progress",
         "Timer": "leyden.core.callbacks.timer",
+        "WeightAveraging": "leyden.core.callbacks.weight_averaging",
     }
 
     def __getattr__(name):
@@ -56,6 +64,7 @@ __all__ = [
     "BaseFinetuning",
     "BasePredictionWriter",
     "Callback",
+    "EMAWeightAveraging",
     "EarlyStopping",
     "GradientAccumulationScheduler",
     "LambdaCallback",
@@ -64,6 +73,9 @@ __all__ = [
     "ModelSummary",
     "OnExceptionCheckpoint",
     "ProgressBar",
+    "RichModelSummary",
+    "RichProgressBar",
     "TQDMProgressBar",
     "Timer",
+    "WeightAveraging",
 ]

@@ -7,14 +7,19 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch.optim import Optimizer
 
 from leyden.core.callback import Callback
-from leyden.core.errors import MisconfigurationException, warn
+from leyden.core.errors import LeydenWarning, MisconfigurationException, warn
 
 if TYPE_CHECKING:
     from leyden.core.module import LightningModule
     from leyden.core.trainer.trainer import Trainer
+
+
+class NoMomentumWarning(LeydenWarning, RuntimeWarning):
+    """An optimiser has no momentum that could be logged."""
 
 
 class LearningRateMonitor(Callback):
@@ -23,6 +28,7 @@ class LearningRateMonitor(Callback):
     A row is called ``lr-Adam``, with ``-1`` for a second optimiser of one kind and ``/pg2`` (or the group's ``name``)
     for the second of several groups; a scheduler's configuration may have another ``name`` for ``lr-Adam``. Momentum
     and weight decay add ``-momentum`` and ``-weight_decay``. Step rows come when ``log_every_n_steps`` has them due.
+    What was logged last can be monitored.
 
     Args:
         logging_interval: ``"step"``, ``"epoch"``, or None for the interval of each scheduler; optimisers without a
@@ -78,6 +84,7 @@ class LearningRateMonitor(Callback):
                 "LY-M001",
                 "You have set log_momentum=True, but some optimizers do not have momentum. This will log a value 0 for"
                 " the momentum.",
+                NoMomentumWarning,
             )
         names = [name for _, base, optimizer in _optimizers(trainer) for name in _names(base, optimizer)]
         self.lrs = {name: [] for name in names}
@@ -88,14 +95,14 @@ class LearningRateMonitor(Callback):
         """Log at steps, where rows are due."""
         every = trainer.log_every_n_steps
         if self.logging_interval != "epoch" and every and (trainer._progress.windows + 1) % every == 0:
-            self._log(trainer, "step")
+            self._log(trainer, pl_module, "step")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log at epochs."""
         if self.logging_interval != "step":
-            self._log(trainer, "epoch")
+            self._log(trainer, pl_module, "epoch")
 
-    def _log(self, trainer: Trainer, moment: str) -> None:
+    def _log(self, trainer: Trainer, pl_module: LightningModule, moment: str) -> None:
         row: dict[str, float] = {}
         for interval, base, optimizer in _optimizers(trainer):
             names = _names(base, optimizer)
@@ -105,6 +112,8 @@ class LearningRateMonitor(Callback):
             for name, group in zip(names, optimizer.param_groups, strict=True):
                 row |= self._values(name, group)
         if row:
+            values = {name: torch.tensor(value, device=pl_module.device) for name, value in row.items()}
+            trainer.callback_metrics.update(values)
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=trainer._progress.windows)
 

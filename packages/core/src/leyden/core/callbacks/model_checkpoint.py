@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
-import time
+import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+import yaml
 from torch import Tensor
 
 from leyden.core.callback import Callback
-from leyden.core.callbacks.naming import format_name
+from leyden.core.callbacks.naming import folder_of_run, format_name
+from leyden.core.callbacks.retention import Retention
+from leyden.core.callbacks.triggers import Triggers, ends_with_training, validation_follows
 from leyden.core.checkpoint import file
-from leyden.core.checkpoint.store import SUFFIX, link
+from leyden.core.checkpoint.store import SUFFIX, is_of, link
 from leyden.core.errors import Interrupted, MisconfigurationException, warn
 from leyden.core.states import TrainerFn
 
@@ -23,11 +27,21 @@ if TYPE_CHECKING:
     from leyden.core.trainer.trainer import Trainer
 
 
+def _kept(name: str) -> Any:
+    """Return a property that is an attribute of what is kept."""
+    return property(
+        lambda saver: getattr(saver._retention, name), lambda saver, value: setattr(saver._retention, name, value)
+    )
+
+
 class ModelCheckpoint(Callback):
     """Saves the run at chosen moments and keeps the best files.
 
     A file that is to go is deleted only after the new one stands. ``last.ckpt`` is a second name of the newest file,
-    not a copy. A run that a signal ends is saved where it is.
+    not a copy; where another run left one, it is ``last-v1.ckpt``. A run that a signal ends is saved where it is.
+
+    A value that is monitored but not there yet when a number of steps or a time is over is waited for: the save comes
+    after the next validation.
 
     Args:
         dirpath: Folder of the files; None for the folder ``checkpoints`` of the first logger's run.
@@ -64,9 +78,16 @@ class ModelCheckpoint(Callback):
     STARTING_VERSION = 1
     monitors_metrics = True
 
+    best_k_models: dict[str, Tensor] = _kept("best_k_models")
+    best_model_path: str = _kept("best_model_path")
+    best_model_score: Tensor | None = _kept("best_model_score")
+    kth_best_model_path: str = _kept("kth_best_model_path")
+    kth_value: Tensor = _kept("kth_value")
+    current_score: Tensor | None = _kept("current_score")
+
     def __init__(
         self,
-        dirpath: str | Path | None = None,
+        dirpath: str | os.PathLike[str] | None = None,
         filename: str | None = None,
         monitor: str | None = None,
         verbose: bool = False,
@@ -82,52 +103,18 @@ class ModelCheckpoint(Callback):
         save_on_train_epoch_end: bool | None = None,
         enable_version_counter: bool = True,
     ) -> None:
+        self._triggers = Triggers(every_n_train_steps, every_n_epochs, train_time_interval)
+        self._retention = Retention(save_top_k, mode, scored=monitor is not None)
         self.given_dirpath = Path(dirpath).absolute() if dirpath is not None else None
         self.dirpath = str(self.given_dirpath) if self.given_dirpath is not None else None
         self.filename, self.monitor, self.verbose, self.mode = filename, monitor, verbose, mode
         self.save_last, self.save_top_k, self.save_on_exception = save_last, save_top_k, save_on_exception
         self.save_weights_only, self.auto_insert_metric_name = save_weights_only, auto_insert_metric_name
         self._save_on_train_epoch_end, self._enable_version_counter = save_on_train_epoch_end, enable_version_counter
-        if every_n_train_steps is None and every_n_epochs is None and train_time_interval is None:
-            every_n_epochs = 1
-        self._every_n_train_steps = every_n_train_steps or 0
-        self._every_n_epochs = every_n_epochs or 0
-        self._train_time_interval = train_time_interval
-        self._check_arguments()
-        worst = float("inf") if mode == "min" else -float("inf")
-        self.kth_value: Tensor = torch.tensor(worst)
-        self.best_k_models: dict[str, Tensor] = {}
-        self.kth_best_model_path = ""
-        self.best_model_score: Tensor | None = None
-        self.best_model_path = ""
         self.last_model_path = ""
-        self.current_score: Tensor | None = None
         self._last_global_step_saved = 0
         self._newest = ""
-        self._last_time: float | None = None
-
-    def _check_arguments(self) -> None:
-        if self.mode not in ("min", "max"):
-            raise MisconfigurationException(f"`mode` can be 'min' or 'max', got {self.mode}")
-        if self.save_top_k < -1:
-            raise MisconfigurationException(f"Invalid value for save_top_k={self.save_top_k}. Must be >= -1")
-        if self._every_n_train_steps < 0 or self._every_n_epochs < 0:
-            name, value = ("every_n_train_steps", self._every_n_train_steps)
-            if value >= 0:
-                name, value = "every_n_epochs", self._every_n_epochs
-            raise MisconfigurationException(f"Invalid value for {name}={value}. Must be >= 0")
-        chosen = [bool(self._every_n_train_steps), bool(self._every_n_epochs), self._train_time_interval is not None]
-        if sum(chosen) > 1:
-            raise MisconfigurationException(
-                f"Combination of parameters every_n_train_steps={self._every_n_train_steps},"
-                f" every_n_epochs={self._every_n_epochs} and"
-                f" train_time_interval={self._train_time_interval} should be mutually exclusive."
-            )
-        if self.monitor is None and self.save_top_k not in (-1, 0, 1):
-            raise MisconfigurationException(
-                f"ModelCheckpoint(save_top_k={self.save_top_k}, monitor=None) is not a valid configuration. No"
-                " quantity for top_k to track."
-            )
+        self._waits_for_validation = False
 
     @property
     def state_key(self) -> str:
@@ -135,15 +122,15 @@ class ModelCheckpoint(Callback):
         return self._generate_state_key(
             monitor=self.monitor,
             mode=self.mode,
-            every_n_train_steps=self._every_n_train_steps,
-            every_n_epochs=self._every_n_epochs,
-            train_time_interval=self._train_time_interval,
+            every_n_train_steps=self._triggers.every_n_train_steps,
+            every_n_epochs=self._triggers.every_n_epochs,
+            train_time_interval=self._triggers.train_time_interval,
         )
 
     @property
     def every_n_epochs(self) -> int | None:
         """Epochs between two saves; 0 if epochs do not matter."""
-        return self._every_n_epochs
+        return self._triggers.every_n_epochs
 
     # -- moments -------------------------------------------------------------------------------------------------------
 
@@ -153,27 +140,23 @@ class ModelCheckpoint(Callback):
             return
         folder = self.folder(trainer)
         self.dirpath = str(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MisconfigurationException(
-                f"the checkpoint folder {folder} can not be made: {error.strerror or error}. Choose another one with"
-                " `ModelCheckpoint(dirpath=...)` or `Trainer(default_root_dir=...)`."
-            ) from error
+        file.check_writable(folder)
         file.sweep(folder)
-        self._last_time = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._triggers.begin()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if a number of steps or a time is over."""
-        if self._skips(trainer):
+        if not self._triggers.batch_is_due(trainer.global_step):
             return
-        steps_are_over = self._every_n_train_steps >= 1 and trainer.global_step % self._every_n_train_steps == 0
-        interval, now = self._train_time_interval, time.monotonic()
-        time_is_over = interval is not None and now - (self._last_time or now) >= interval.total_seconds()
-        if steps_are_over or time_is_over:
-            self._last_time = now
+        stale = not self._at_train_epoch_end(trainer) and validation_follows(trainer)
+        if self.monitor is not None and (stale or self.monitor not in trainer.callback_metrics):
+            self._waits_for_validation = True
+        elif not self._skips(trainer):
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -182,40 +165,36 @@ class ModelCheckpoint(Callback):
             self._save_epoch(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save if a number of epochs is over, with the values of this validation."""
-        if not self._at_train_epoch_end(trainer):
+        """Save if a number of epochs is over, or if this validation was waited for."""
+        if self._waits_for_validation and not self._skips(trainer):
+            self._waits_for_validation = False
+            self._save(trainer)
+        elif not self._at_train_epoch_end(trainer):
             self._save_epoch(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save the run that a signal ends, and on request the one that an exception ends."""
-        if (
-            trainer.fast_dev_run
-            or trainer.state.fn != TrainerFn.FITTING
-            or trainer.global_step == 0
-            or self.dirpath is None
-        ):
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.fast_dev_run
+        if not fitting or trainer.global_step == 0 or self.dirpath is None:
             return
         if isinstance(exception, Interrupted):
             path = self._save_newest(trainer)
             trainer._say(f"interrupted; the run is saved in {path}. Go on with ckpt_path='auto'.")
         elif self.save_on_exception and not self._skips(trainer):
-            self._write(trainer, Path(self._free_path(self._values(trainer))))
+            self._write(trainer, self._free_path(self._values(trainer)))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note in the newest file that the run is finished."""
+        """Save the last state if nothing was saved, and note in the newest file that the run is finished."""
         if trainer.fast_dev_run:
             return
-        last = self._last_path(trainer)
+        if self.save_last and not self._newest and trainer.global_step:
+            self._write_last(trainer)
+        last = Path(self.last_model_path) if self.save_last else self._last_path(trainer)
         newest = next((Path(p) for p in (self._newest, self.best_model_path) if p and Path(p).exists()), None)
         if newest is None:
             return
         linked = last.exists() and last != newest and last.samefile(newest)
-        if (
-            not self.save_last
-            and last != newest
-            and last.exists()
-            and file.read_record(last).get("run") == trainer._run_id
-        ):
+        if not self.save_last and last != newest and last.exists() and is_of(last, trainer._run_id):
             last.unlink()  # an earlier interruption left it; the run went on from it and is past it
             linked = False
         file.restamp(newest, finished=True)
@@ -223,13 +202,8 @@ class ModelCheckpoint(Callback):
             link(newest, last)
 
     def _at_train_epoch_end(self, trainer: Trainer) -> bool:
-        if self._save_on_train_epoch_end is not None:
-            return self._save_on_train_epoch_end
-        if trainer.flags.check_val_every_n_epoch != 1:
-            return False
-        if sum(trainer.num_val_batches) == 0:
-            return True
-        return trainer.flags.val_check_interval == 1.0
+        chosen = self._save_on_train_epoch_end
+        return ends_with_training(trainer) if chosen is None else chosen
 
     def _skips(self, trainer: Trainer) -> bool:
         return (
@@ -240,91 +214,86 @@ class ModelCheckpoint(Callback):
         )
 
     def _save_epoch(self, trainer: Trainer) -> None:
-        if (
-            not self._skips(trainer)
-            and self._every_n_epochs >= 1
-            and (trainer.current_epoch + 1) % self._every_n_epochs == 0
-        ):
+        if not self._skips(trainer) and self._triggers.epoch_is_due(trainer.current_epoch):
             self._save(trainer)
 
     # -- saving and keeping --------------------------------------------------------------------------------------------
 
     def _save(self, trainer: Trainer) -> None:
         values = self._values(trainer)
-        saved = self._save_top_k(trainer, values) if self.save_top_k != 0 else None
-        if not self.save_last:
-            return
-        last = self._last_path(trainer, values)
         before = self.last_model_path
-        if saved is not None and saved != last:
-            link(saved, last)
-            self.last_model_path = str(last)
-        else:
-            self._write(trainer, last)
-            self.last_model_path = str(last)
-        if before and before != self.last_model_path:
-            Path(before).unlink(missing_ok=True)
+        if self.save_last:
+            # it is set first, to be part of every state that is written
+            self.last_model_path = str(self._last_path(trainer, values))
+        saved = self._save_top_k(trainer, values) if self.save_top_k != 0 else None
+        if self.save_last:
+            last = Path(self.last_model_path)
+            if saved is not None and saved != last:
+                link(saved, last)
+            else:
+                self._write(trainer, last)
+            self._remove(trainer, before, last)
 
     def _save_top_k(self, trainer: Trainer, values: dict[str, Tensor]) -> Path | None:
         if self.monitor is None:
             return self._save_unscored(trainer, values)
         score = values.get(self.monitor)
         if score is None:
-            known = sorted(k for k in values if k not in ("epoch", "step"))
-            raise MisconfigurationException(
-                f"`ModelCheckpoint(monitor={self.monitor!r})` could not find the monitored key in the returned"
-                f" metrics: {known}."
-                f" HINT: Did you call `log({self.monitor!r}, value)` in the `LightningModule`?"
-            )
-        if not self.check_monitor_top_k(trainer, score):
+            self._miss(trainer, sorted(k for k in values if k not in ("epoch", "step")))
             return None
-        return self._keep(trainer, score, values)
+        if not self.check_monitor_top_k(trainer, score):
+            self._tell(trainer, f"{self.monitor!r} was not in top {self.save_top_k}")
+            return None
+        out = self._retention.outgoing
+        path = self._free_path(values, out)
+        self._retention.keep(str(path), score)
+        best, top = self.best_k_models[self.best_model_path], len(self.best_k_models)
+        self._tell(
+            trainer,
+            f"{self.monitor!r} reached {float(score):0.5f} (best {float(best):0.5f}), saving model to {str(path)!r} as"
+            f" top {top if self.save_top_k == -1 else self.save_top_k}",
+        )
+        self._write(trainer, path)
+        if out is not None:
+            self._remove(trainer, out, path)
+        return path
+
+    def _miss(self, trainer: Trainer, known: list[str]) -> None:
+        message = (
+            f"`ModelCheckpoint(monitor={self.monitor!r})` could not find the monitored key in the returned metrics:"
+            f" {known}. HINT: Did you call `log({self.monitor!r}, value)` in the `LightningModule`?"
+        )
+        if sum(trainer.num_val_batches):  # without validation, the value may come with a later epoch
+            raise MisconfigurationException(message)
+        warn("LY-C009", message)
+
+    def _tell(self, trainer: Trainer, what: str) -> None:
+        if self.verbose:
+            trainer.print(f"Epoch {trainer.current_epoch}, global step {trainer.global_step}: {what}")
 
     def _save_unscored(self, trainer: Trainer, values: dict[str, Tensor]) -> Path:
         """Save where no value is monitored: the newest file takes the place of the one before, or stands beside it."""
-        previous = self.best_model_path
-        path = Path(self._free_path(values, previous))
-        self.current_score = None
-        self.best_model_path = str(path)
+        path = self._free_path(values, self.best_model_path)
+        out = self._retention.keep_newest(str(path))
+        self._tell(trainer, f"saving model to {str(path)!r}")
         self._write(trainer, path)
-        if self.save_top_k == 1 and previous and previous != str(path):
-            Path(previous).unlink(missing_ok=True)
+        if out is not None:
+            self._remove(trainer, out, path)
         return path
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Tell whether a score is among the best ``save_top_k``."""
-        if current is None:
-            return False
-        if self.save_top_k == -1 or len(self.best_k_models) < self.save_top_k:
-            return True
-        worst = self.best_k_models[self.kth_best_model_path]
-        return bool(current < worst if self.mode == "min" else current > worst)
-
-    def _keep(self, trainer: Trainer, score: Tensor, values: dict[str, Tensor]) -> Path:
-        if torch.isnan(score):
-            score = torch.tensor(float("inf") if self.mode == "min" else -float("inf"))
-        out = self.kth_best_model_path if len(self.best_k_models) == self.save_top_k else None
-        path = Path(self._free_path(values, out))
-        self.current_score = score.detach().cpu()
-        if out is not None:
-            self.best_k_models.pop(out)
-        self.best_k_models[str(path)] = self.current_score
-        worst, best = (max, min) if self.mode == "min" else (min, max)
-        if len(self.best_k_models) == self.save_top_k:
-            self.kth_best_model_path = worst(self.best_k_models, key=lambda p: float(self.best_k_models[p]))
-            self.kth_value = self.best_k_models[self.kth_best_model_path]
-        self.best_model_path = best(self.best_k_models, key=lambda p: float(self.best_k_models[p]))
-        self.best_model_score = self.best_k_models[self.best_model_path]
-        self._write(trainer, path)
-        if out is not None and out != str(path):
-            Path(out).unlink(missing_ok=True)
-        return path
+        return current is not None and self._retention.admits(current)
 
     def _save_newest(self, trainer: Trainer) -> Path:
         """Save the state as it is, beside what the policies keep."""
         if self.monitor is None and self.save_top_k == 1 and not self.save_last:
             return self._save_unscored(trainer, self._values(trainer))
+        return self._write_last(trainer)
+
+    def _write_last(self, trainer: Trainer) -> Path:
         path = self._last_path(trainer)
+        self.last_model_path = str(path)
         self._write(trainer, path)
         return path
 
@@ -332,23 +301,32 @@ class ModelCheckpoint(Callback):
         trainer.save_checkpoint(path, self.save_weights_only)
         self._last_global_step_saved = trainer.global_step
         self._newest = str(path)
-        if self.verbose:
-            trainer.print(f"Epoch {trainer.current_epoch}, global step {trainer.global_step}: saved {path}")
         for logger in trainer.loggers:
             logger.after_save_checkpoint(self)
 
-    # -- names ---------------------------------------------------------------------------------------------------------
+    def _remove(self, trainer: Trainer, path: str, newer: Path) -> None:
+        """Delete a file that another one replaced; what another run left is not this run's to delete."""
+        if not path:
+            return
+        old = Path(path).absolute()
+        resumed = trainer.ckpt_path
+        borrowed = resumed is not None and Path(resumed).absolute() == old and not is_of(old, trainer._run_id)
+        if old != newer and not borrowed and self.dirpath is not None and Path(self.dirpath) in old.parents:
+            old.unlink(missing_ok=True)
+
+    def to_yaml(self, filepath: str | os.PathLike[str] | None = None) -> None:
+        """Write the scores of the kept files, by their paths.
+
+        Args:
+            filepath: Where to; None for ``best_k_models.yaml`` beside the checkpoints.
+        """
+        scores = {path: float(score) for path, score in self.best_k_models.items()}
+        target = Path(filepath) if filepath is not None else Path(self.dirpath or "") / "best_k_models.yaml"
+        target.write_text(yaml.safe_dump(scores), encoding="utf-8")
 
     def folder(self, trainer: Trainer) -> Path:
         """Return the folder of the files."""
-        if self.given_dirpath is not None:
-            return self.given_dirpath
-        if not trainer.loggers:
-            return Path(trainer.default_root_dir) / "checkpoints"
-        first = trainer.loggers[0]
-        root = Path(first.save_dir) if first.save_dir is not None else Path(trainer.default_root_dir)
-        version = first.version if isinstance(first.version, str) else f"version_{first.version}"
-        return root / str(first.name) / version / "checkpoints"
+        return self.given_dirpath or folder_of_run(trainer.loggers, trainer.default_root_dir)
 
     def _values(self, trainer: Trainer) -> dict[str, Tensor]:
         values = dict(trainer.callback_metrics)
@@ -383,49 +361,39 @@ class ModelCheckpoint(Callback):
         name += self.FILE_EXTENSION
         return str(Path(self.dirpath) / name) if self.dirpath else name
 
-    def _free_path(self, values: dict[str, Tensor], replaced: str | None = None) -> str:
-        path = self.format_checkpoint_name(values)
+    def _free_path(self, values: dict[str, Tensor], replaced: str | None = None) -> Path:
+        return self._unused(values, None, lambda path: str(path) == replaced)
+
+    def _last_path(self, trainer: Trainer, values: dict[str, Tensor] | None = None) -> Path:
+        def own(path: Path) -> bool:
+            return str(path) == self.last_model_path or is_of(path, trainer._run_id)
+
+        return self._unused(self._values(trainer) if values is None else values, self.CHECKPOINT_NAME_LAST, own)
+
+    def _unused(self, values: dict[str, Tensor], pattern: str | None, own: Callable[[Path], bool]) -> Path:
+        path = Path(self.format_checkpoint_name(values, pattern))
         version = self.STARTING_VERSION
-        while self._enable_version_counter and Path(path).exists() and path != replaced:
-            path = self.format_checkpoint_name(values, ver=version)
+        while self._enable_version_counter and path.exists() and not own(path):
+            path = Path(self.format_checkpoint_name(values, pattern, ver=version))
             version += 1
         return path
 
-    def _last_path(self, trainer: Trainer, values: dict[str, Tensor] | None = None) -> Path:
-        known = values if values is not None else self._values(trainer)
-        return Path(self.format_checkpoint_name(known, self.CHECKPOINT_NAME_LAST))
-
-    # -- state ---------------------------------------------------------------------------------------------------------
-
     def state_dict(self) -> dict[str, Any]:
         """Return which files are kept, with their scores."""
-        return {
-            "monitor": self.monitor,
-            "best_model_score": self.best_model_score,
-            "best_model_path": self.best_model_path,
-            "current_score": self.current_score,
-            "dirpath": self.dirpath,
-            "best_k_models": dict(self.best_k_models),
-            "kth_best_model_path": self.kth_best_model_path,
-            "kth_value": self.kth_value,
-            "last_model_path": self.last_model_path,
-        }
+        own = {"monitor": self.monitor, "dirpath": self.dirpath, "last_model_path": self.last_model_path}
+        return own | self._retention.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over which files are kept, where the folder is still the same and the files still stand."""
-        self.best_model_score = state_dict["best_model_score"]
+        """Take over which files are kept, where the folder is still the same."""
         self.best_model_path = state_dict["best_model_path"]
-        if state_dict.get("dirpath", self.dirpath) != self.dirpath:
+        before = state_dict.get("dirpath", self.dirpath)
+        if before != self.dirpath:
             warn(
                 "LY-C004",
-                f"The dirpath has changed from {state_dict.get('dirpath')!r} to {self.dirpath!r}, therefore"
-                " `best_model_score`,"
+                f"The dirpath has changed from {before!r} to {self.dirpath!r}, therefore `best_model_score`,"
                 " `kth_best_model_path`, `kth_value`, `last_model_path` and `best_k_models` won't be reloaded. Only"
                 " `best_model_path` will be reloaded.",
             )
             return
-        self.best_k_models = dict(state_dict.get("best_k_models", {}))
-        self.kth_best_model_path = state_dict.get("kth_best_model_path", "")
-        self.kth_value = state_dict.get("kth_value", self.kth_value)
+        self._retention.load(state_dict)
         self.last_model_path = state_dict.get("last_model_path", "")
-        self.current_score = state_dict.get("current_score")

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of checkpoint files."""
+"""Names of checkpoint files and of their folder."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from leyden.core.errors import MisconfigurationValueError
+from leyden.core.interfaces import LoggerLike
 
 
 def format_name(
@@ -57,3 +60,12 @@ def format_name(
 
     name = re.sub(r"\{([^{}:]*)(:[^{}]*)?\}", fill, pattern)
     return join.join([prefix, name]) if prefix else name
+
+
+def folder_of_run(loggers: Sequence[LoggerLike], root: str | os.PathLike[str]) -> Path:
+    """Return the folder of a run's checkpoints: that of the first logger's version, or ``root`` without a logger."""
+    if not loggers:
+        return Path(root) / "checkpoints"
+    first = loggers[0]
+    version = first.version if isinstance(first.version, str) else f"version_{first.version}"
+    return Path(first.save_dir if first.save_dir is not None else root) / str(first.name) / version / "checkpoints"

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
+from typing import TYPE_CHECKING, Any
 
 from leyden.core.callback import Callback
 from leyden.core.errors import MisconfigurationValueError
-from leyden.core.table import render
+from leyden.core.model_summary import format_summary
+from leyden.core.model_summary import summarize as summary_of
 
 if TYPE_CHECKING:
     from leyden.core.module import LightningModule
@@ -19,10 +16,13 @@ if TYPE_CHECKING:
 
 
 class ModelSummary(Callback):
-    """Prints the layers of the model with their numbers of parameters when a fit begins.
+    """Prints the layers of the model with their parameters, sizes and operations when a fit begins.
+
+    Override `summarize` to show it in another way.
 
     Args:
-        max_depth: How deep into nested modules to go; -1 for all the way, 0 for the totals only.
+        max_depth: How deep into nested modules to go; -1 for all the way, 0 prints nothing.
+        **summarize_kwargs: More arguments for `summarize`.
 
     Raises:
         MisconfigurationValueError: ``max_depth`` is below -1.
@@ -35,48 +35,52 @@ class ModelSummary(Callback):
 
     observer = True
 
-    def __init__(self, max_depth: int = 1) -> None:
+    def __init__(self, max_depth: int = 1, **summarize_kwargs: Any) -> None:
         if not isinstance(max_depth, int) or max_depth < -1:
-            raise MisconfigurationValueError(f"`max_depth` must be -1, 0, or more; got {max_depth!r}.")
-        self.max_depth = max_depth
+            raise MisconfigurationValueError(f"`max_depth` can be -1, 0 or > 0, got {max_depth!r}.")
+        self._max_depth, self._summarize_kwargs = max_depth, summarize_kwargs
+
+    @property
+    def max_depth(self) -> int:
+        """How deep into nested modules the summary goes."""
+        return self._max_depth
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the summary."""
-        trainer.print(summarize(pl_module, self.max_depth))
+        if not self._max_depth:
+            return
+        summary = summary_of(pl_module, self._max_depth)
+        if trainer.is_global_zero:
+            self.summarize(
+                summary.columns(),
+                summary.total_parameters,
+                summary.trainable_parameters,
+                summary.model_size,
+                summary.total_training_modes,
+                total_flops=summary.total_flops,
+                **self._summarize_kwargs,
+            )
 
+    @staticmethod
+    def summarize(
+        summary_data: list[tuple[str, list[str]]],
+        total_parameters: int,
+        trainable_parameters: int,
+        model_size: float,
+        total_training_modes: dict[str, int],
+        total_flops: int,
+        **summarize_kwargs: Any,
+    ) -> None:
+        """Show the summary.
 
-def summarize(module: nn.Module, max_depth: int = 1) -> str:
-    """Return a table of a module's layers.
-
-    A parameter that several layers share counts once in the totals; one that is not made yet (a lazy layer) counts as
-    nothing and is marked by a plus sign.
-
-    Args:
-        module: Any module.
-        max_depth: How deep into nested modules to go; -1 for all the way, 0 for the totals only.
-
-    Examples:
-        >>> from torch import nn
-        >>> from leyden.core.callbacks.summary import summarize
-        >>> print(summarize(nn.Sequential(nn.Linear(2, 3), nn.ReLU())))
-        name | type   | params
-        -----+--------+-------
-        0    | Linear | 9
-        1    | ReLU   | 0
-        9 parameters (9 trainable), 0.000 MB
-    """
-    rows = []
-    for name, layer in module.named_modules():
-        depth = name.count(".") + 1
-        if name and (max_depth == -1 or depth <= max_depth):
-            rows.append((name, type(layer).__name__, _count(layer.parameters())))
-    parameters = list(module.parameters())
-    trainable = _count(p for p in parameters if p.requires_grad)
-    size = sum(p.numel() * p.element_size() for p in parameters if not is_lazy(p)) / 1e6
-    totals = f"{_count(parameters)} parameters ({trainable} trainable), {size:.3f} MB"
-    return f"{render(('name', 'type', 'params'), rows)}\n{totals}" if rows else totals
-
-
-def _count(parameters: Iterable[Tensor]) -> str:
-    found = list(parameters)
-    return f"{sum(p.numel() for p in found if not is_lazy(p)):,}{'+' if any(map(is_lazy, found)) else ''}"
+        Args:
+            summary_data: Columns of the table: a title and the text of every row.
+            total_parameters: Parameters of the model.
+            trainable_parameters: Those of them that need gradients.
+            model_size: Megabytes that they take.
+            total_training_modes: How many submodules are in the modes ``"train"`` and ``"eval"``.
+            total_flops: Operations of one forward pass on the example input.
+            **summarize_kwargs: What the callback was given beside its depth.
+        """
+        totals = total_parameters, trainable_parameters, model_size, total_training_modes, total_flops
+        print(format_summary(summary_data, *totals))  # noqa: T201

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from datetime import timedelta
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from leyden.core.callback import Callback
 from leyden.core.errors import MisconfigurationException
+from leyden.core.messages import tell
 from leyden.core.states import RunningStage
 
 if TYPE_CHECKING:
     from leyden.core.module import LightningModule
     from leyden.core.trainer.trainer import Trainer
+
+_LOG = logging.getLogger(__name__)
 
 
 class Interval(StrEnum):
@@ -150,9 +154,9 @@ class Timer(Callback):
         if self._duration is None or trainer.should_stop or self.time_elapsed() < self._duration:
             return
         trainer.should_stop = True
-        if self._verbose:
+        if self._verbose and trainer.is_global_zero:
             elapsed = timedelta(seconds=int(self.time_elapsed()))
-            trainer.print(f"Time limit reached. Elapsed time is {elapsed}. Signaling Trainer to stop.")
+            tell(_LOG, f"Time limit reached. Elapsed time is {elapsed}. Signaling Trainer to stop.")
 
 
 def _seconds(duration: str | timedelta | dict[str, int]) -> float:

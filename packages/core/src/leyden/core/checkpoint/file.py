@@ -29,6 +29,7 @@ from leyden.core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     DamagedCheckpointError,
+    MisconfigurationException,
     UnsafeCheckpointError,
 )
 
@@ -99,6 +100,21 @@ def sync_folder(folder: Path) -> None:
         pass  # some network file systems refuse it; the file's own data is synced all the same
     finally:
         os.close(handle)
+
+
+def check_writable(folder: Path) -> None:
+    """Find out, without making it, whether files can be written into a folder.
+
+    Raises:
+        MisconfigurationException: They can not.
+    """
+    standing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        why = "is not writable" if standing.is_dir() else "is no folder"
+        raise MisconfigurationException(
+            f"the checkpoint folder {folder} can not be made: {standing} {why}. Choose another one with"
+            " `ModelCheckpoint(dirpath=...)` or `Trainer(default_root_dir=...)`."
+        )
 
 
 def save(path: Path, state: dict[str, Any], record: Mapping[str, Any]) -> None:
@@ -200,24 +216,25 @@ def verify(path: Path) -> None:
     """
     if not path.is_file():
         raise CheckpointNotFoundError(f"Checkpoint file not found: {path}")
-    size = path.stat().st_size
+    _verify(path, f"the checkpoint {path}", path.stat().st_size)
+
+
+def _verify(source: Path | IO[bytes], what: str, size: int) -> None:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(source) as archive:
             bad = archive.testzip()
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
-        what = "it is empty" if size == 0 else f"it is truncated or no checkpoint ({error})"
-        raise DamagedCheckpointError(f"the checkpoint {path} ({size} bytes) is damaged: {what}.") from error
+        why = "it is empty" if size == 0 else f"it is truncated or no checkpoint ({error})"
+        raise DamagedCheckpointError(f"{what} ({size} bytes) is damaged: {why}.") from error
     if bad is not None:
-        raise DamagedCheckpointError(
-            f"the checkpoint {path} ({size} bytes) is damaged: entry {bad!r} fails its checksum."
-        )
+        raise DamagedCheckpointError(f"{what} ({size} bytes) is damaged: entry {bad!r} fails its checksum.")
 
 
-def load(path: Path, map_location: Any = None, *, trust: bool = False) -> dict[str, Any]:
+def load(source: Path | IO[bytes], map_location: Any = None, *, trust: bool = False) -> dict[str, Any]:
     """Read a checkpoint after verifying it.
 
     Args:
-        path: The file.
+        source: The file, by its path or open for reading.
         map_location: Device for the tensors, as in `torch.load`.
         trust: Whether code from the file may run. Only for files that you made.
 
@@ -226,20 +243,27 @@ def load(path: Path, map_location: Any = None, *, trust: bool = False) -> dict[s
         DamagedCheckpointError: The file does not match its checksums, or is no checkpoint.
         UnsafeCheckpointError: The file needs code to be rebuilt and ``trust`` is False.
     """
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; a checkpoint is one file.")
-    verify(path)
+    what = f"the checkpoint {source}"
+    if not isinstance(source, Path):
+        size = source.seek(0, os.SEEK_END)
+        source.seek(0)
+        _verify(source, what, size)
+        source.seek(0)
+    elif source.is_dir():
+        raise CheckpointError(f"{source} is a folder; a checkpoint is one file.")
+    else:
+        verify(source)
     try:
-        state = torch.load(path, map_location=map_location, weights_only=not trust)
+        state = torch.load(source, map_location=map_location, weights_only=not trust)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"needs {found.group(1)}" if found else "holds more than tensors and plain data"
+        needs = f"needs {found.group(1)}" if found else "holds more than tensors and plain data"
         raise UnsafeCheckpointError(
-            f"the checkpoint {path} {what}, which would run code while loading; nothing was run. If you made the file"
-            " yourself, load it with trust=True and save it again."
+            f"{what} {needs}, which would run code while loading; nothing was run. If you made the file yourself, load"
+            " it with trust=True and save it again."
         ) from error
     except (RuntimeError, EOFError, KeyError, ValueError, IndexError, AttributeError, TypeError) as error:
-        raise DamagedCheckpointError(f"the checkpoint {path} is damaged: {error}") from error
+        raise DamagedCheckpointError(f"{what} is damaged: {error}") from error
     if not isinstance(state, dict):
-        raise DamagedCheckpointError(f"{path} holds a {type(state).__name__}; a checkpoint holds a dict.")
+        raise DamagedCheckpointError(f"{source} holds a {type(state).__name__}; a checkpoint holds a dict.")
     return state

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from leyden.core.checkpoint.store import model_digest
-from leyden.core.errors import CheckpointError, warn
+from leyden.core.errors import CheckpointError, MisconfigurationException, warn
 from leyden.core.hparams import HyperparametersMixin
 from leyden.core.plain import plain_hyper_parameters
 from leyden.core.progress import Progress, from_reference, to_reference
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 FORMAT = 1
 # readers of the reference's files look at this key to migrate old ones; ours follow this version's layout
 REFERENCE_VERSION = "2.6.0"
+
+
+class MisfitError(CheckpointError, RuntimeError):
+    """The weights of a checkpoint are those of another model."""
+
+
+class NoTrainingStateError(CheckpointError, KeyError):
+    """A checkpoint holds a model, and a training was to go on from it."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # a KeyError shows the repr of its message
 
 
 def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
@@ -52,6 +63,7 @@ def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
         own["rng"] = {"0": collect_rng_state()}
         own["data"] = {"order": s.train_feed.order.start if s.train_feed is not None else None}
         own["open_window"] = _open_gradients(s)
+        own["window_weights"] = [_number(s.window_weights.get(id(o))) for o in s.optimizers]
         own["logbook"] = s.book.state_dict(s.training)
         own["loggers"] = _logger_states(s)
         own["env"] = {
@@ -60,7 +72,6 @@ def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
             "torch": str(torch.__version__),
             "device": s.device.type,
         }
-    checkpoint["leyden"] = own
     _add_hyper_parameters(checkpoint, own, module, "")
     if s.datamodule is not None:
         _add_hyper_parameters(checkpoint, own, s.datamodule, "datamodule_")
@@ -73,6 +84,7 @@ def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
             callback.on_save_checkpoint(s.trainer, module, checkpoint)
     module.on_save_checkpoint(checkpoint)
     s.book.leave(scope)
+    checkpoint["leyden"] = own  # last: hooks see what the reference shows them
     return checkpoint
 
 
@@ -102,10 +114,18 @@ def is_finite(module: torch.nn.Module) -> bool:
 
 def _open_gradients(s: Session) -> dict[str, torch.Tensor]:
     """Return the gradients of an accumulation window that is open, so that a resumed run can close it."""
-    p = s.progress
+    p, named = s.progress, s.module.named_parameters()
+    if not s.module.automatic_optimization:
+        held = [o for o in s.optimizers if id(o) in s.open_optimizers]
+        own = {id(q) for o in held for group in o.param_groups for q in group["params"]}
+        return {name: q.grad.detach().clone() for name, q in named if q.grad is not None and id(q) in own}
     if not s.has_gradients or p.is_last_batch or p.batch % s.flags.accumulate_grad_batches == 0:
         return {}
-    return {name: q.grad.detach().clone() for name, q in s.module.named_parameters() if q.grad is not None}
+    return {name: q.grad.detach().clone() for name, q in named if q.grad is not None}
+
+
+def _number(weight: Any) -> float | None:
+    return None if weight is None else float(weight)
 
 
 def _logger_states(s: Session) -> list[dict[str, Any]]:
@@ -144,7 +164,7 @@ def restore_model(s: Session, checkpoint: dict[str, Any]) -> None:
     try:
         module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
     except RuntimeError as error:
-        raise CheckpointError(
+        raise MisfitError(
             f"the checkpoint does not fit {type(module).__name__}: {error}\nSet `strict_loading = False` on the"
             " module to load what fits."
         ) from error
@@ -189,11 +209,17 @@ def restore_training(s: Session, checkpoint: dict[str, Any]) -> None:
         CheckpointError: The file holds weights only, or another number of optimisers.
     """
     if "optimizer_states" not in checkpoint or "lr_schedulers" not in checkpoint:
-        raise CheckpointError(
-            "Trying to restore training state but checkpoint contains only the model. This is probably due to"
+        raise NoTrainingStateError(
+            "Trying to restore optimizer state but checkpoint contains only the model. This is probably due to"
             " `ModelCheckpoint.save_weights_only` being set to `True`."
         )
     restore_progress(s, checkpoint)
+    last = s.flags.max_epochs
+    if last is not None and -1 < last < s.progress.epoch:
+        raise MisconfigurationException(
+            f"You restored a checkpoint with current_epoch={s.progress.epoch}, but you have set"
+            f" Trainer(max_epochs={last})."
+        )
     states = checkpoint["optimizer_states"]
     if len(states) != len(s.optimizers):
         raise CheckpointError(
@@ -209,15 +235,27 @@ def restore_training(s: Session, checkpoint: dict[str, Any]) -> None:
         if name in gradients:
             parameter.grad = gradients[name].to(parameter.device)
             s.has_gradients = True
+    s.open_optimizers.update(map(id, s.optimizers) if gradients else ())
+    for optimizer, weight in zip(s.optimizers, own.get("window_weights", ()), strict=False):
+        if weight is not None:
+            s.window_weights[id(optimizer)] = weight
     if "logbook" in own:
         s.book.load_state_dict(own["logbook"], s.training)
     p, rng = s.progress, own.get("rng", {}).get("0")
     s.epoch_start_steps = p.global_step
+    if p.cut and not enough(s):
+        # more steps are wanted now: the epoch goes on where it was left
+        p.epochs_processed, p.cut, s.training.on_epoch = p.epoch, False, False
     if p.batch or p.epochs_processed > p.epoch:
         s.resumed = {"order": own.get("data", {}).get("order"), "rng": rng}
     else:
         s.resume_rng = rng
     _say_what_changed(own.get("env"), s)
+
+
+def enough(s: Session) -> bool:
+    """Tell whether the steps that are asked for were done before."""
+    return 0 <= s.flags.max_steps <= s.progress.global_step
 
 
 def _say_what_changed(env: dict[str, Any] | None, s: Session) -> None:

@@ -56,6 +56,14 @@ def model_digest(module: nn.Module) -> str:
     return hashlib.sha256(repr(shapes).encode()).hexdigest()[:16] if shapes else ""
 
 
+def is_of(path: Path, run: str) -> bool:
+    """Tell whether the run with this id wrote a file."""
+    try:
+        return file.read_record(path).get("run") == run
+    except CheckpointError:
+        return False
+
+
 def find_auto(folders: Iterable[Path], module: nn.Module, say: Callable[[str], None]) -> Entry | None:
     """Find the newest valid checkpoint of the newest unfinished run of this model.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from typing import Any
 
+from leyden.core.data.ahead import DeviceCopies, has_workers
 from leyden.core.data.combined import CombinedLoader, sized_length
 from leyden.core.data.order import Order, set_epoch
 from leyden.core.data.orders import Orders
@@ -31,17 +32,20 @@ def limited(length: int | None, limit: float | int, flag: str) -> int | None:
         return 0 if limit == 0.0 else length
     if length is None:
         raise MisconfigurationException(
-            f"When using an `IterableDataset` or a loader without a length, `Trainer({flag})` must be `1.0` or an"
-            f" int; got {limit}."
+            f"When using an `IterableDataset`, `Trainer({flag})` must be `1.0` or an int. An int specifies"
+            f" `num_{_stage(flag)}_batches` to use, as for every loader without a length; got {limit}."
         )
     count = int(length * limit)
     if count == 0 and length > 0:
         raise MisconfigurationException(
-            f"You requested to check {limit} of the dataloader but {limit} * {length} < 1. Please increase the"
-            f" `{flag}` argument."
-            f" Try at least `{flag}={1 / length}`"
+            f"You requested to check {limit} of the `{_stage(flag)}_dataloader` but {limit} * {length} < 1."
+            f" Please increase the `{flag}` argument. Try at least `{flag}={1 / length}`"
         )
     return count
+
+
+def _stage(flag: str) -> str:
+    return flag.removeprefix("limit_").removesuffix("_batches")
 
 
 class Feed:
@@ -60,6 +64,7 @@ class Feed:
         given: The loader or the collection of loaders.
         available: Batches per pass without the limit, or None if unknown.
         length: Batches per pass, or None if unknown.
+        copies: What copies the next batch before it is asked for, or None if batches are copied one by one.
         is_last: Whether the batch that was just given is the last one.
     """
 
@@ -87,6 +92,7 @@ class Feed:
             self.available = sized_length(loader)
             self.length = limited(self.available, limit, flag)
             self.order = Order(loader)
+        self.copies = prepare if isinstance(prepare, DeviceCopies) and has_workers(self.loader) else None
         self.is_last = False
 
     @property
@@ -119,6 +125,8 @@ class Feed:
     def _sized(self, source: Iterator[Any], position: int) -> Iterator[Any]:
         prepare, length = self.prepare, self.length
         assert length is not None
+        if self.copies is not None:
+            source, prepare = self.copies.ahead(source, length - position), None
         last = length - 1
         for index in range(position, length):
             try:

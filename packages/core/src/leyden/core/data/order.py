@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from leyden.core.seeding import collect_rng_state, restore_rng_state
 
@@ -124,5 +124,5 @@ def set_epoch(loader: Any, epoch: int) -> None:
     owners = getattr(loader, "sampler", None), getattr(getattr(loader, "batch_sampler", None), "sampler", None)
     for owner in owners[:1] if owners[0] is owners[1] else owners:
         tell = getattr(owner, "set_epoch", None)
-        if isinstance(owner, Sampler) and callable(tell):
+        if callable(tell):
             tell(epoch)

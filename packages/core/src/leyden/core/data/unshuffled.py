@@ -8,18 +8,37 @@ from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
+from leyden.core.data.combined import CombinedLoader, flatten, rebuild
+from leyden.core.data.source import is_collection
 from leyden.core.errors import PossibleUserWarning, warn
 
 
-def unshuffled(loader: Any) -> Any:
-    """Return a copy of a shuffling loader that goes through the data set in order; anything else as it is."""
+def unshuffled(loaders: Any, kind: str = "train") -> Any:
+    """Return loaders in which copies that go through the data set in order stand for those that shuffle.
+
+    Args:
+        loaders: One loader, a collection of them, or a `CombinedLoader`.
+        kind: What they are for, to be named in the warning.
+    """
+    if isinstance(loaders, CombinedLoader):
+        combined = copy.copy(loaders)
+        combined.flattened = [_unshuffled(leaf, kind) for leaf in loaders.flattened]
+        return combined
+    return (
+        rebuild(loaders, (_unshuffled(leaf, kind) for leaf in flatten(loaders)))
+        if is_collection(loaders)
+        else (_unshuffled(loaders, kind))
+    )
+
+
+def _unshuffled(loader: Any, kind: str) -> Any:
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return loader
     if isinstance(loader.sampler, SequentialSampler):
         return loader
     warn(
         "LY-T004",
-        "You requested to overfit but enabled training dataloader shuffling. We are turning off the training dataloader"
+        f"You requested to overfit but enabled {kind} dataloader shuffling. We are turning off the {kind} dataloader"
         " shuffling for you.",
         PossibleUserWarning,
     )

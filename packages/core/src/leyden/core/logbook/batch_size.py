@@ -20,12 +20,10 @@ def _tensors(batch: Any, path: Path = ()) -> Iterator[tuple[Path, int]]:
     elif isinstance(batch, Mapping):
         for key, value in batch.items():
             yield from _tensors(value, (*path, key))
-    elif isinstance(batch, str):
-        yield path, len(batch)
     elif is_dataclass(batch) and not isinstance(batch, type):
         for field in fields(batch):
             yield from _tensors(getattr(batch, field.name), (*path, field.name))
-    elif isinstance(batch, Iterable):
+    elif isinstance(batch, Iterable) and not isinstance(batch, (str, bytes)):  # the length of a text is no batch size
         for index, value in enumerate(batch):
             yield from _tensors(value, (*path, index))
 
@@ -60,8 +58,7 @@ class BatchSize:
         if not sizes:
             raise MisconfigurationException(
                 "We could not infer the batch_size from the batch. Either simplify its structure or provide the"
-                " batch_size as"
-                " `self.log(..., batch_size=batch_size)`."
+                " batch_size as `self.log(..., batch_size=batch_size)`."
             )
         self._path, size = sizes[0]
         if any(other != size for _, other in sizes):

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from leyden.core.errors import MisconfigurationException
+from leyden.core.errors import MisconfigurationException, MisconfigurationTypeError
 from leyden.core.interfaces import LoggerLike, MetricLike
 from leyden.core.logbook.batch_size import BatchSize
+from leyden.core.logbook.rows import write_row, writer
 from leyden.core.logbook.rules import resolve
 from leyden.core.logbook.slot import (
     ADD_INDEX,
@@ -39,10 +39,10 @@ class Results:
 
     Args:
         training: Whether the stage is training: its step values can be monitored.
-        loaders: How many loaders the stage goes through.
+        loaders: The names of the loaders that the stage goes through, None for one without a name.
     """
 
-    def __init__(self, *, training: bool = False, loaders: int = 1) -> None:
+    def __init__(self, *, training: bool = False, loaders: Sequence[str | None] = (None,)) -> None:
         self.training, self.loaders = training, loaders
         self.by_loader: dict[int | None, dict[str, Table]] = {}
         self.loader: int | None = None
@@ -54,6 +54,14 @@ class Results:
         self.loader = loader
         self.tables = self.by_loader.setdefault(loader, {})
         return self.tables
+
+    def endings(self, add_index: bool) -> tuple[str, str]:
+        """Return what follows a name logged for the current loader: in results, and in loggers and bar."""
+        if not add_index or self.loader is None or len(self.loaders) == 1:
+            return "", ""
+        index, name = f"/dataloader_idx_{self.loader}", self.loaders[self.loader]
+        # a name that several loaders share tells none of them
+        return index, index if name is None or self.loaders.count(name) > 1 else f"/{name}"
 
     def slots(self) -> Iterator[tuple[str, AnySlot]]:
         """Yield the current loader's slots with the hook that made them."""
@@ -79,6 +87,9 @@ class LogBook:
     Args:
         module: The module whose metrics may be logged.
         loggers: Where rows go.
+
+    Attributes:
+        evaluated: Batches that evaluation has seen in this run, by stage and loader: the x axis of its step values.
     """
 
     def __init__(self, module: nn.Module | None = None, loggers: Sequence[LoggerLike] = ()) -> None:
@@ -89,9 +100,11 @@ class LogBook:
         self.results: Results | None = None
         self._outer: list[Results | None] = []
         self._sizes = BatchSize()
+        self.evaluated: dict[tuple[str, int], int] = {}
         self._monitored: Values = {}
         self._logged: Values = {}
         self._shown: Values = {}
+        self._writers = [writer(logger) for logger in loggers]
 
     # -- which hook and which stage ------------------------------------------------------------------------------------
 
@@ -166,7 +179,7 @@ class LogBook:
         on_step, on_epoch = resolve(hook, flags[ON_STEP], flags[ON_EPOCH])
         assert hook is not None
         if not isinstance(name, str):
-            raise MisconfigurationException(f"`self.log` takes a str as the name of a value; got {name!r}.")
+            raise MisconfigurationTypeError(f"`self.log` takes a str as the name of a value; got {name!r}.")
         if "/dataloader_idx_" in name:
             raise MisconfigurationException(
                 f"You called `self.log` with the key `{name}` but it should not contain information like"
@@ -181,9 +194,8 @@ class LogBook:
             raise MisconfigurationException(
                 f"You called `self.log({name}, ...)` twice in `{hook}` with different arguments. This is not allowed"
             )
-        numbered = flags[ADD_INDEX] and results.loaders > 1 and results.loader is not None
-        suffix = f"/dataloader_idx_{results.loader}" if numbered else ""
-        routing = Routing(name, suffix, on_step, on_epoch, flags[PROG_BAR], flags[LOGGER] is not False)
+        suffix, label = results.endings(flags[ADD_INDEX])
+        routing = Routing(name, suffix, on_step, on_epoch, flags[PROG_BAR], flags[LOGGER] is not False, label)
         slot: AnySlot
         if isinstance(value, MetricLike):
             self._check_metric(name, value, attribute)
@@ -196,6 +208,11 @@ class LogBook:
 
     def _check_metric(self, name: str, metric: Any, attribute: str | None) -> None:
         module = self._module
+        if name and isinstance(metric, nn.ModuleDict):
+            raise ValueError(
+                f"`self.log({name}, {metric})` was called, but `{type(metric).__name__}` values cannot be logged: a"
+                " collection names its own values, use `self.log_dict`."
+            )
         if attribute is not None or not isinstance(metric, nn.Module) or module is None:
             return
         if not any(m is metric for m in module.modules()):
@@ -207,11 +224,12 @@ class LogBook:
 
     # -- boundaries ----------------------------------------------------------------------------------------------------
 
-    def _collect(self, results: Results) -> tuple[Values, Values, Values]:
-        """Return what monitors, loggers and bar see now: step values during the batches, epoch values after them."""
+    def _collect(self, results: Results) -> tuple[Values, Values, Values, Values]:
+        """Return what monitors, loggers, bar and results see: step values during the batches, epoch values after."""
         monitored: Values = {}
         logged: Values = {}
         shown: Values = {}
+        reported: Values = {}
         step = not results.on_epoch
         for _, slot in results.slots():
             r = slot.routing
@@ -220,51 +238,34 @@ class LogBook:
             for name, value in slot.step_values() if step else slot.epoch_values():
                 full = r.step_name(name) if step else r.epoch_name(name)
                 if r.logger:
-                    logged[full] = value
+                    logged[full + r.label] = value
+                    reported[full + r.suffix] = value
                 if results.training or not step:
-                    monitored[name + r.suffix] = value
-                    monitored[full] = value
+                    for ending in {r.suffix, r.label}:
+                        monitored[name + ending] = value
+                        monitored[full + ending] = value
                 if r.prog_bar:
-                    shown[full] = value
-        return monitored, logged, shown
+                    shown[full + r.label] = value
+        return monitored, logged, shown, reported
 
     def publish(self) -> tuple[Values, Values]:
-        """Bring the current stage's values to where they are read; returns those for monitors and those for loggers."""
+        """Bring the current stage's values to where they are read; returns those for results and those for loggers."""
         if self.results is None:
             return {}, {}
-        monitored, logged, shown = self._collect(self.results)
+        monitored, logged, shown, reported = self._collect(self.results)
         self._monitored.update(monitored)
         self._logged.update(logged)
         self._shown.update(shown)
-        return monitored, logged
+        return reported, logged
 
-    def step_row(self, step: int, epoch: int) -> None:
+    def step_row(self, step: int, epoch: int | None) -> None:
         """Write the step values of the current stage as one row."""
         if self._loggers:
             self.write(self.publish()[1], step, epoch)
 
-    def write(self, values: Values, step: int, epoch: int) -> None:
-        """Write one row to every logger: its values in one stacked tensor, and the epoch."""
-        if not values:
-            return
-        chosen = values.get("step")
-        if chosen is not None:
-            values = {k: v for k, v in values.items() if k != "step"}
-            step = int(chosen)
-        names = list(values)
-        tensors = list(values.values())
-        if "epoch" not in values and chosen is None:
-            names.append("epoch")
-            tensors.append(torch.tensor(float(epoch)))
-        device = tensors[0].device
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        stacked = torch.stack([t.detach().to(device, dtype) for t in tensors])
-        for logger in self._loggers:
-            rows = getattr(logger, "log_rows", None)
-            if rows is not None:
-                rows(names, stacked, step)
-            else:
-                logger.log_metrics(dict(zip(names, stacked.tolist(), strict=True)), step)
+    def write(self, values: Values, step: int, epoch: int | None) -> None:
+        """Write one row to every logger, with the epoch unless it is None."""
+        write_row(self._writers, values, step, epoch)
 
     # -- what users and monitors read ----------------------------------------------------------------------------------
 
@@ -272,7 +273,7 @@ class LogBook:
     def callback_metrics(self) -> Values:
         """Values that callbacks monitor, by name."""
         self.publish()
-        return dict(self._monitored)
+        return self._monitored
 
     @property
     def logged_metrics(self) -> Values:

@@ -33,6 +33,7 @@ _RULES: dict[str, Rule] = {
             "on_train_batch_end",
             "on_before_zero_grad",
             "on_before_backward",
+            "optimizer_zero_grad",
             "backward",
             "on_after_backward",
             "on_before_optimizer_step",
@@ -64,15 +65,14 @@ def resolve(hook: str | None, on_step: bool | None, on_epoch: bool | None) -> tu
     """
     if hook is None:
         raise MisconfigurationException(
-            "You are trying to `self.log()` but it is not managed by the `Trainer` control flow: log inside a hook"
-            " or step."
+            "You are trying to `self.log()` but it is not managed by the `Trainer` control flow: log inside a hook or"
+            " a step."
         )
     rule = _RULES.get(hook)
     if rule is None:
         raise MisconfigurationException(
-            f"You can't `self.log()` inside `{hook}`. Hooks that log are the steps, their batch hooks, and the"
-            " start and end of"
-            " epochs in training, validation and test."
+            f"You can't `self.log()` inside `{hook}`. Hooks that log are the steps, their batch hooks, and the start"
+            " and end of epochs in training, validation and test; elsewhere, use `self.logger` itself."
         )
     step = rule.on_step if on_step is None else on_step
     epoch = rule.on_epoch if on_epoch is None else on_epoch
@@ -80,7 +80,7 @@ def resolve(hook: str | None, on_step: bool | None, on_epoch: bool | None) -> tu
         for name, value, allowed in (("on_step", step, False), ("on_epoch", epoch, True)):
             if value != allowed:
                 raise MisconfigurationException(
-                    f"You can't `self.log({name}={value})` inside `{hook}`. Must be one of {(allowed,)}."
+                    f"You can't `self.log({name}={value})` inside `{hook}`, must be one of {(allowed,)}."
                 )
     if not step and not epoch:
         raise MisconfigurationException("`self.log(on_step=False, on_epoch=False)` is not useful.")

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from leyden.core.errors import MisconfigurationException, warn
 
@@ -24,7 +25,8 @@ class Routing:
 
     Attributes:
         name: The name that was given to `self.log`.
-        suffix: ``/dataloader_idx_i`` where several loaders are evaluated, else empty.
+        suffix: ``/dataloader_idx_i`` where several loaders are evaluated, else empty: the end of keys in results.
+        label: The same for loggers and bar, which see ``/name`` of a loader that has a name.
         on_step: Whether it has a value at each step.
         on_epoch: Whether it has a value over the epoch.
         prog_bar: Whether the progress bar shows it.
@@ -37,14 +39,15 @@ class Routing:
     on_epoch: bool
     prog_bar: bool
     logger: bool
+    label: str = ""
 
     def step_name(self, name: str) -> str:
-        """Return the key of a step value in loggers and bar."""
-        return f"{name}_step{self.suffix}" if self.on_epoch else name + self.suffix
+        """Return the name of a step value, still without its loader."""
+        return f"{name}_step" if self.on_epoch else name
 
     def epoch_name(self, name: str) -> str:
-        """Return the key of an epoch value in loggers and bar."""
-        return f"{name}_epoch{self.suffix}" if self.on_step else name + self.suffix
+        """Return the name of an epoch value, still without its loader."""
+        return f"{name}_epoch" if self.on_step else name
 
 
 class Slot:
@@ -136,8 +139,10 @@ class Slot:
 
     def step_values(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the name and value of the last step."""
-        if self.last is not None:
-            yield self.routing.name, _as_tensor(self.last)
+        last = self.last
+        if last is not None:
+            value = last if isinstance(last, Tensor) else torch.tensor(last)
+            yield self.routing.name, value.to(torch.promote_types(torch.get_default_dtype(), value.dtype))
 
     def epoch_values(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the name and the value of everything since the last `clear`."""
@@ -162,8 +167,17 @@ class Slot:
         self.last, self._total, self._count = state["last"], state["total"], state["count"]
 
 
-def _as_tensor(value: Tensor | float) -> Tensor:
-    return value if isinstance(value, Tensor) else torch.tensor(value)
+def batch_value(metric: Any) -> Any:
+    """Return what a metric says of its last batch, a dict for a collection; None if it was only updated."""
+    for attribute in ("batch_value", "_forward_cache"):
+        value = getattr(metric, attribute, None)
+        if value is not None:
+            return value
+    if not isinstance(metric, nn.ModuleDict):
+        return None
+    # a collection that keeps no value of its own: its items name themselves, prefix and postfix included
+    values = {name: batch_value(item) for name, item in metric.items()}
+    return None if None in values.values() else values
 
 
 class MetricSlot:
@@ -197,12 +211,11 @@ class MetricSlot:
         """Yield the values of the metric for its last batch."""
         if not self._seen:
             return
-        value = getattr(self.metric, "batch_value", None)
+        value = batch_value(self.metric)
         if value is None:
-            value = getattr(self.metric, "_forward_cache", None)
-        if value is None:
+            what = f"self.log({self.routing.name!r}, metric" if self.routing.name else "self.log_dict(metrics"
             raise MisconfigurationException(
-                f"`self.log({self.routing.name!r}, metric, on_step=True)` needs the metric's value for the batch: call"
+                f"`{what}, on_step=True)` needs the metric's value for the batch: call"
                 " `metric(...)` instead of `metric.update(...)`."
             )
         yield from self._named(value)
@@ -277,7 +290,7 @@ def check_value(name: str, value: Any) -> None:
             )
     elif isinstance(value, dict):
         raise ValueError(f"`self.log({name}, {value})` was called, but nested dictionaries cannot be logged")
-    elif isinstance(value, str) or not hasattr(value, "__float__"):
+    elif not isinstance(value, Real):
         raise ValueError(
             f"`self.log({name}, {value})` was called, but `{type(value).__name__}` values cannot be logged"
         )

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from leyden.core.interfaces import RunStatus
+from leyden.core.loggers.ranks import rank_zero_experiment as rank_zero_experiment
 
 
 class Logger(ABC):

@@ -1,45 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which process of a distributed run this is: only rank zero writes."""
+"""Only rank zero writes: what every other process has instead of a client."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-import torch
-
-from leyden.core.loggers.dummy import DummyExperiment
-
-# In the order of trust: a launcher's global rank, then what schedulers set for each task.
-RANK_VARIABLES = (
-    "RANK",
-    "LOCAL_RANK",
-    "SLURM_PROCID",
-    "JSM_NAMESPACE_RANK",
-    "OMPI_COMM_WORLD_RANK",
-    "PMI_RANK",
-)
-
-
-def process_rank() -> int:
-    """Return this process's global rank: of the process group if there is one, else from the environment, else 0.
-
-    Returns:
-        The rank.
-
-    Examples:
-        >>> process_rank()
-        0
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank()
-    for variable in RANK_VARIABLES:
-        value = os.environ.get(variable, "")
-        if value.isdigit():
-            return int(value)
-    return 0
+from leyden.core.loggers.dummy_experiment import DummyExperiment
+from leyden.core.ranks import process_rank as process_rank
 
 
 def rank_zero_experiment(get: Callable[[Any], Any]) -> Callable[[Any], Any]:

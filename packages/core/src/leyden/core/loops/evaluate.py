@@ -11,12 +11,16 @@ from torch import nn
 
 from leyden.core.data.feed import Feed
 from leyden.core.errors import Interrupted, MisconfigurationException
-from leyden.core.hooks import overrides, takes
+from leyden.core.hooks import insists, replaces, takes
 from leyden.core.logbook.book import Results
 from leyden.core.module import LightningModule
 from leyden.core.session import Session
 
 Row = dict[str, Any]
+
+
+class LoaderIndexError(MisconfigurationException, RuntimeError):
+    """The arguments of a step or hook do not fit the number of loaders."""
 
 
 def modes_of(module: nn.Module) -> dict[nn.Module, bool]:
@@ -58,7 +62,7 @@ def evaluate(
                 f"a {stage} dataloader ({type(feed.loader).__name__}) has length 0: it yields no batch."
             )
     module, hooks = s.module, s.hooks
-    results = Results(loaders=len(feeds))
+    results = Results(loaders=[feed.name for feed in feeds])
     modes = modes_of(module)
     hooks.scoped(f"on_{stage}_model_eval", getattr(module, f"on_{stage}_model_eval"))()
     s.book.begin(results)
@@ -67,7 +71,7 @@ def evaluate(
     # outside of inference mode: what a metric makes in its reset must be usable in training
     results.clear()
     s.book.end()
-    if overrides(module, f"on_{stage}_model_train", LightningModule):
+    if replaces(module, f"on_{stage}_model_train", LightningModule):
         hooks.scoped(f"on_{stage}_model_train", getattr(module, f"on_{stage}_model_train"))()
     else:
         restore_modes(modes)
@@ -83,7 +87,7 @@ def _pass(
     log: bool,
     before_end: Callable[[], None] | None,
 ) -> list[Row]:
-    hooks, book = s.hooks, s.book
+    hooks, book, several = s.hooks, s.book, len(feeds) > 1
     hooks.call(f"on_{stage}_start")
     hooks.call(f"on_{stage}_epoch_start")
     rows: list[Row] = []
@@ -92,22 +96,23 @@ def _pass(
     for index, feed in enumerate(feeds):
         results.select(index)
         results.on_epoch = False
-        kept = _one_loader(s, stage, feed, index, results, several=len(feeds) > 1, keep=outputs is not None)
+        kept = _one_loader(s, stage, feed, index, results, several=several, keep=outputs is not None, log=log)
         if outputs is not None:
             outputs.append(kept)
+        book.publish()  # the last step's values
         results.on_epoch = True
-        monitored, values = book.publish()
-        rows.append(dict(monitored))
+        reported, values = book.publish()
+        rows.append(dict(reported))
         logged |= values
     book.batch = None
     results.select(None)
     if outputs is not None:
         end = hooks.scoped(f"{stage}_epoch_end", getattr(s.module, f"{stage}_epoch_end"))
-        end(outputs if len(feeds) > 1 else outputs[0])
+        end(outputs if several else outputs[0])
     hooks.call(f"on_{stage}_epoch_end")
-    monitored, values = book.publish()
+    reported, values = book.publish()
     for row in rows:
-        row.update(monitored)
+        row.update(reported)
     if log:
         book.write({**logged, **values}, s.progress.windows, s.progress.epoch)
     if before_end is not None:
@@ -117,14 +122,17 @@ def _pass(
 
 
 def _one_loader(
-    s: Session, stage: str, feed: Feed, index: int, results: Results, *, several: bool, keep: bool
+    s: Session, stage: str, feed: Feed, index: int, results: Results, *, several: bool, keep: bool, log: bool
 ) -> list[Any]:
     hooks, book, table = s.hooks, s.book, s.hooks.table
     step = evaluation_step(s, f"{stage}_step", several)
     starts, ends, scope = f"on_{stage}_batch_start", f"on_{stage}_batch_end", f"{stage}_step"
     which = (index,) if several else ()
     kept: list[Any] = []
-    for batch_idx, batch in enumerate(feed.batches()):
+    before = book.evaluated.get((stage, index), 0)
+    kind = "val" if stage == "validation" else stage
+    batches = hooks.timed_batches(f"[_EvaluationLoop].{kind}_next", feed.batches(), feed)
+    for batch_idx, batch in enumerate(batches):
         book.batch = batch
         if table[starts]:
             hooks.call(starts, batch, batch_idx, *which)
@@ -137,8 +145,10 @@ def _one_loader(
             kept.append(output)
         if stage == "validation":
             s.progress.val_batches += 1
-        if any(slot.routing.on_step for _, slot in results.slots()):
-            book.step_row(batch_idx, s.progress.epoch)
+        if log:
+            book.evaluated[stage, index] = before + batch_idx + 1
+            if any(slot.routing.on_step for _, slot in results.slots()):
+                book.step_row(before + batch_idx, None)
         if s.stop.signum is not None:
             raise Interrupted(s.stop.signum)
     return kept
@@ -148,8 +158,12 @@ def evaluation_step(s: Session, name: str, several: bool) -> Callable[[Any, int,
     """Return a step as a function of (batch, batch_idx, dataloader_idx), whatever of it the user's method takes.
 
     Raises:
-        MisconfigurationException: There are several loaders and the method takes no ``dataloader_idx``.
+        LoaderIndexError: The step or a batch hook does not take ``dataloader_idx`` though there are several loaders, or
+            insists on it though there is one.
     """
+    stage = name.removesuffix("_step")
+    for hook in (name, f"on_{stage}_batch_start", f"on_{stage}_batch_end"):
+        _check_index(s.module, hook, 2 if hook == name else 3 if hook.endswith("end") else 2, several)
     method: Callable[..., Any] = getattr(s.module, name)
     end = getattr(s.module, f"{name}_end", None)
     if end is not None:
@@ -158,19 +172,32 @@ def evaluation_step(s: Session, name: str, several: bool) -> Callable[[Any, int,
     return evaluation_call(s, method, name, several)
 
 
-def evaluation_call(s: Session, method: Callable[..., Any], name: str, several: bool) -> Callable[[Any, int, int], Any]:
-    """Return a step of the module with the arguments that it takes."""
-    with_batch = takes(method, "batch_idx", 1)
+def _check_index(module: LightningModule, hook: str, position: int, several: bool) -> None:
+    method = getattr(module, hook)
+    kind = "val" if "validation" in hook else "test" if "test" in hook else "predict"
+    where = f"`{type(module).__name__}.{hook}()`"
     if several:
-        if not takes(method, "dataloader_idx", 2):
-            raise MisconfigurationException(
-                "You provided multiple dataloaders, but no `dataloader_idx` argument in"
-                f" `{type(s.module).__name__}.{name}()`. Try"
-                " adding `dataloader_idx=0` to its signature."
+        if not takes(method, "dataloader_idx", position):
+            raise LoaderIndexError(
+                f"You provided multiple `{kind}_dataloader`, but no `dataloader_idx` argument in {where}. Try adding"
+                " `dataloader_idx=0` to its signature."
             )
+        return
+    if insists(method, "dataloader_idx"):
+        raise LoaderIndexError(
+            f"You provided only a single `{kind}_dataloader`, but have included `dataloader_idx` in {where}. Either"
+            " remove the argument or give it a default value i.e. `dataloader_idx=0`."
+        )
+
+
+def evaluation_call(s: Session, method: Callable[..., Any], name: str, several: bool) -> Callable[[Any, int, int], Any]:
+    """Return a step of the module with the arguments that it takes, by position: their names are the user's."""
+    with_batch = takes(method, "batch_idx", 1 if not several else 2)
+    method = s.hooks.timed(f"[Strategy]SingleDeviceStrategy.{name}", method)
+    if several:
         if with_batch:
-            return lambda batch, batch_idx, index: method(batch, batch_idx, dataloader_idx=index)
-        return lambda batch, batch_idx, index: method(batch, dataloader_idx=index)
+            return method
+        return lambda batch, batch_idx, index: method(batch, index)
     if with_batch:
         return lambda batch, batch_idx, index: method(batch, batch_idx)
     return lambda batch, batch_idx, index: method(batch)

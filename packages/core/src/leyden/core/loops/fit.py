@@ -3,20 +3,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from leyden.core.data.feed import Feed
-from leyden.core.errors import Interrupted, MisconfigurationException
-from leyden.core.loops.evaluate import evaluate
+from leyden.core.data.handed import DataLoaderIter
+from leyden.core.errors import MisconfigurationException
+from leyden.core.loops.after_batch import can_stop, complete_batch, over
+from leyden.core.loops.handed import run_handed
+from leyden.core.loops.returned import outputs_of
 from leyden.core.loops.schedulers import update_schedulers
-from leyden.core.loops.step import automatic_step, manual_step, outputs_of
-from leyden.core.seeding import isolate_rng, restore_rng_state
+from leyden.core.loops.step import automatic_step, manual_step, takes_iterator
+from leyden.core.ranks import rank_zero_info
+from leyden.core.seeding import restore_rng_state
 from leyden.core.session import Session
-from leyden.core.states import RunningStage
 
 
 def fit(s: Session) -> None:
     """Train until an end condition is met. The optimisers and the feeds stand ready in the session."""
+    if done(s):
+        say_if_finished(s)
+        return
     s.book.begin(s.training)
     s.hooks.call("on_train_start")
     while not done(s):
@@ -28,8 +35,8 @@ def fit(s: Session) -> None:
                 restore_rng_state(s.resume_rng)
                 s.resume_rng = None
             begin_epoch(s)
-        if s.progress.epochs_processed == s.progress.epoch:
-            run_batches(s, resumed)
+        if s.progress.epochs_processed == s.progress.epoch and not (resumed is None and over(s)):
+            s.hooks.timed("run_training_epoch", run_batches)(s, resumed)
         elif resumed is not None and resumed["rng"] is not None:
             restore_rng_state(resumed["rng"])
         end_epoch(s)
@@ -37,35 +44,48 @@ def fit(s: Session) -> None:
     s.hooks.call("on_train_end")
 
 
+def say_if_finished(s: Session) -> None:
+    """Say that a model, fitted once more, has had all that was asked for."""
+    p = s.progress
+    if p.batches:
+        s.trainer._say(
+            f"nothing is left to train: {p.epoch} epochs and {p.global_step} steps are done. To go on, raise"
+            " `trainer.fit_loop.max_epochs` or `max_steps`."
+        )
+
+
 def done(s: Session) -> bool:
-    """Tell whether training is over: no batches, enough steps or epochs, or a stop that is allowed by now."""
+    """Tell whether training is over, and say why: no batches, enough steps or epochs, or a stop allowed by now."""
     p, flags = s.progress, s.flags
     if s.train_feed is None or s.train_feed.length == 0:
-        return True
+        return _stopped("No training batches.")
     if s.resumed is not None:
-        return False
+        beyond = flags.max_epochs is not None and 0 <= flags.max_epochs <= p.epoch
+        return beyond and _stopped(f"`max_epochs={flags.max_epochs}` reached.")
     if flags.max_epochs is not None and 0 <= flags.max_epochs <= p.epochs_processed:
-        return True
-    return over(s)
+        return _stopped(f"`max_epochs={flags.max_epochs}` reached.")
+    if 0 <= flags.max_steps <= p.global_step:
+        return _stopped(f"`max_steps={flags.max_steps}` reached.")
+    if can_stop(s):
+        return _stopped("`trainer.should_stop` was set.")
+    if s.trainer.should_stop:
+        rank_zero_info(
+            f"Trainer was signaled to stop but the required `min_epochs={flags.min_epochs!r}` or"
+            f" `min_steps={flags.min_steps!r}` has not been met. Training will continue..."
+        )
+    return False
 
 
-def over(s: Session) -> bool:
-    """Tell whether enough steps are done, or a stop was asked for and is allowed."""
-    return 0 <= s.flags.max_steps <= s.progress.global_step or can_stop(s)
-
-
-def can_stop(s: Session) -> bool:
-    """Tell whether ``trainer.should_stop`` is set and the smallest numbers of epochs and steps are reached."""
-    if not s.trainer.should_stop:
-        return False
-    p, flags = s.progress, s.flags
-    return p.epoch >= (flags.min_epochs or 0) and p.global_step >= (flags.min_steps or 0)
+def _stopped(reason: str) -> bool:
+    rank_zero_info(f"`Trainer.fit` stopped: {reason}")
+    return True
 
 
 def begin_epoch(s: Session) -> None:
     """Begin an epoch: counters, samplers, hooks."""
     p = s.progress
     p.epochs_started = p.epoch + 1
+    p.cut = False
     s.epoch_start_steps = p.global_step
     s.training.on_epoch = False
     if s.train_feed is not None:
@@ -78,9 +98,13 @@ def run_batches(s: Session, resumed: dict[str, Any] | None) -> None:
     p, flags, table, hooks, book, feed = s.progress, s.flags, s.hooks.table, s.hooks, s.book, s.train_feed
     assert feed is not None
     batches = feed.batches(p.batch, (resumed or {}).get("order"))
+    batches = hooks.timed_batches("[_TrainingEpochLoop].train_dataloader_next", batches, feed)
     if resumed is not None and not reopen(s, feed, resumed):
         return
-    step = automatic_step(s) if s.module.automatic_optimization else manual_step(s)
+    if takes_iterator(s.module.training_step):
+        run_handed(s, DataLoaderIter(feed, batches, p.batch, partial(setattr, book, "batch")))
+        return
+    step = hooks.timed("run_training_batch", automatic_step(s) if s.module.automatic_optimization else manual_step(s))
     collect = s.outputs.append if hasattr(s.module, "training_epoch_end") else None
     every, length = flags.accumulate_grad_batches, feed.length
     index, window, open_batches = p.batch - 1, every, p.batch % every
@@ -107,6 +131,7 @@ def run_batches(s: Session, resumed: dict[str, Any] | None) -> None:
             collect(outputs_of(output))
         complete_batch(s, closes)
         if over(s):
+            p.cut = not feed.is_last
             break
     if open_batches and s.has_gradients and s.finish is not None:
         s.finish(index, window, open_batches)
@@ -131,56 +156,6 @@ def reopen(s: Session, feed: Feed, resumed: dict[str, Any]) -> bool:
     if p.batch_completed < p.batch:
         complete_batch(s, p.batch % s.flags.accumulate_grad_batches == 0 or p.is_last_batch)
     return not p.is_last_batch and not over(s)
-
-
-def complete_batch(s: Session, closes: bool) -> None:
-    """Do what follows a batch's hooks: its log row, validation if it is due, and the look at the stop flag."""
-    p, every, rule = s.progress, s.flags.log_every_n_steps, s.val_check
-    if p.reported_at != p.batches:
-        p.reported_at = p.batches
-        if s.loggers and every and (p.windows + 1) % every == 0:
-            s.book.step_row(p.windows, p.epoch)
-    if rule is not None and p.validated_at != p.batches and rule.due(p, stopping=can_stop(s)):
-        validate(s, closes)
-    if closes:
-        if s.schedulers:
-            update_schedulers(s, "step", plateau=True)
-        p.windows += 1
-    p.batch_completed = p.batch
-    if s.stop.signum is not None:
-        raise Interrupted(s.stop.signum)
-
-
-def validate(s: Session, closes: bool = True) -> None:
-    """Run validation inside an epoch and go back to training."""
-    s.reload_val_feeds()
-    assert s.val_feeds is not None
-    state, batch = s.trainer.state, s.book.batch
-    before, state.stage = state.stage, RunningStage.VALIDATING
-    if closes:
-        s.hooks.scoped("on_validation_model_zero_grad", s.module.on_validation_model_zero_grad)()
-    evaluate(s, "validation", s.val_feeds, before_end=lambda: setattr(s.progress, "validated_at", s.progress.batches))
-    s.book.batch = batch
-    state.stage = before
-
-
-def sanity_check(s: Session) -> None:
-    """Run a few validation batches before training, and forget them: an error in validation shows at once."""
-    limit = s.flags.num_sanity_val_steps
-    if s.val_source is None or limit == 0:
-        return
-    take = 1.0 if limit == -1 else limit
-    state = s.trainer.state
-    before, state.stage = state.stage, RunningStage.SANITY_CHECKING
-    with isolate_rng():
-        s.hooks.call("on_sanity_check_start")
-        s.make_val_feeds()
-        feeds = [Feed(f.loader, take, "num_sanity_val_steps", f.prepare, f.name) for f in s.val_feeds or ()]
-        evaluate(s, "validation", feeds, log=False)
-        s.hooks.call("on_sanity_check_end")
-    state.stage = before
-    s.book.reset()
-    s.progress.val_batches = 0
 
 
 def end_epoch(s: Session) -> None:

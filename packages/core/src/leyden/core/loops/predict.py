@@ -29,7 +29,7 @@ def predictions(s: Session, feeds: Sequence[Feed]) -> Generator[tuple[int, Any],
     module, hooks, table = s.module, s.hooks, s.hooks.table
     off = torch.inference_mode if s.flags.inference_mode else torch.no_grad
     modes = modes_of(module)
-    module.on_predict_model_eval()
+    hooks.scoped("on_predict_model_eval", module.on_predict_model_eval)()
     with off():
         hooks.call("on_predict_start")
         hooks.call("on_predict_epoch_start")
@@ -37,7 +37,8 @@ def predictions(s: Session, feeds: Sequence[Feed]) -> Generator[tuple[int, Any],
     step = evaluation_step(s, "predict_step", several)
     for index, feed in enumerate(feeds):
         which = (index,) if several else ()
-        for batch_idx, batch in enumerate(feed.batches()):
+        batches = hooks.timed_batches("[_PredictionLoop].predict_next", feed.batches(), feed)
+        for batch_idx, batch in enumerate(batches):
             with off():
                 if table["on_predict_batch_start"]:
                     hooks.call("on_predict_batch_start", batch, batch_idx, *which)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from leyden.core.errors import MisconfigurationException, warn
+from leyden.core.optimizers import OptimizerWarning
 from leyden.core.session import Session
 
 
@@ -27,14 +28,17 @@ def update_schedulers(s: Session, interval: str, *, plateau: bool) -> None:
             values = s.book.callback_metrics
             metric = values.get(config.monitor)
             if metric is None:
-                message = (
-                    f"ReduceLROnPlateau conditioned on metric {config.monitor} which is not available. Available"
-                    " metrics are:"
-                    f" {sorted(values)}. Condition can be set using `monitor` key in lr scheduler dict"
-                )
+                missing = f"ReduceLROnPlateau conditioned on metric {config.monitor} which is not available"
                 if config.strict:
-                    raise MisconfigurationException(message)
-                warn("LY-O004", message)
+                    raise MisconfigurationException(
+                        f"{missing}. Available metrics are: {sorted(values)}. Condition can be set using `monitor` key"
+                        " in lr scheduler dict"
+                    )
+                warn(
+                    "LY-O004",
+                    f"{missing} but strict is set to `False`. Skipping learning rate update.",
+                    OptimizerWarning,
+                )
                 continue
         before = s.book.enter("lr_scheduler_step")
         s.module.lr_scheduler_step(config.scheduler, metric)

@@ -3,68 +3,39 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from leyden.core.errors import MisconfigurationException
+from leyden.core.errors import MisconfigurationException, MisconfigurationRuntimeError
 from leyden.core.hooks import overrides, takes
-from leyden.core.loops.optimizer import LightningOptimizer
+from leyden.core.loops.closure import ForwardAndBackward, StepFunction, closure_step
+from leyden.core.loops.compiled import compiled_call, compiled_step
+from leyden.core.loops.returned import loss_of
+from leyden.core.loops.window import clearing, clipping, settle, weighted
 from leyden.core.module import LightningModule
 from leyden.core.optimizers import needs_closure
 from leyden.core.session import Session
 
-Outputs = dict[str, Any]
 # (batch, batch_idx) -> what training_step returned
 Call = Callable[[Any, int], Any]
-# (batch, batch_idx, batches that the window should have, place of this batch in it, whether it closes it) -> the same
-StepFunction = Callable[[Any, int, int, int, bool], Any]
 
 
-def loss_of(output: Any) -> Tensor | None:
-    """Return the loss in what ``training_step`` returned.
-
-    Raises:
-        MisconfigurationException: It is neither a tensor, a dict with ``"loss"``, nor None.
-    """
-    if output is None or isinstance(output, Tensor):
-        return output
-    if isinstance(output, Mapping):
-        if "loss" not in output:
-            raise MisconfigurationException(
-                "In automatic_optimization, when `training_step` returns a dict, the 'loss' key needs to be present;"
-                f" got the keys {sorted(map(str, output))}."
-            )
-        loss = output["loss"]
-        if loss is None or isinstance(loss, Tensor):
-            return loss
-        raise MisconfigurationException(
-            f"the 'loss' that `training_step` returned must be a tensor; got {type(loss).__name__}: {loss!r}."
-        )
-    raise MisconfigurationException(
-        "In automatic optimization, `training_step` must return a Tensor, a dict, or None (where the step will be"
-        f" skipped); got {type(output).__name__}: {output!r}."
-    )
-
-
-def outputs_of(output: Any) -> Outputs:
-    """Return what ``on_train_batch_end`` gets: the unscaled loss, detached, and what else the step returned."""
-    if output is None:
-        return {}
-    if isinstance(output, Tensor):
-        return {"loss": output.detach()}
-    outputs = dict(output)
-    if isinstance(outputs.get("loss"), Tensor):
-        outputs["loss"] = outputs["loss"].detach()
-    return outputs
+def takes_iterator(method: Callable[..., Any]) -> bool:
+    """Tell whether a step method fetches its batches itself."""
+    return "dataloader_iter" in inspect.signature(method).parameters
 
 
 def training_call(s: Session, optimizer_idx: int | None = None) -> Call:
     """Return ``training_step``, with ``training_step_end`` after it, as a function of (batch, batch_idx)."""
     method: Callable[..., Any] = s.module.training_step
-    with_batch = takes(method, "batch_idx", 1)
+    with_batch = takes(method, "batch_idx", 1) and not takes_iterator(method)
+    if s.flags.compile and s.module.automatic_optimization:
+        method = compiled_call(s, method)
+    method = s.hooks.timed("[Strategy]SingleDeviceStrategy.training_step", method)
     if optimizer_idx is not None:
         return _with_end(s, lambda batch, batch_idx: method(batch, batch_idx, optimizer_idx))
     return _with_end(s, method if with_batch else lambda batch, batch_idx: method(batch))
@@ -110,7 +81,7 @@ def automatic_step(s: Session) -> StepFunction:
 def _step_with(s: Session, optimizer: Optimizer, training_step: Call) -> StepFunction:
     """Return the step of one optimiser."""
     if needs_closure(optimizer) or overrides(s.module, "optimizer_step", LightningModule):
-        return _closure_step(s, optimizer, training_step)
+        return closure_step(s, optimizer, _forward_and_backward(s, training_step, optimizer))
     forward_and_backward = _forward_and_backward(s, training_step, optimizer)
     finish = s.finish = finishing(s, optimizer)
 
@@ -125,12 +96,13 @@ def _step_with(s: Session, optimizer: Optimizer, training_step: Call) -> StepFun
 
 def finishing(s: Session, optimizer: Optimizer) -> Callable[[int, int, int], None]:
     """Return what ends an accumulation window: (batch_idx, batches it should have had, batches it had)."""
-    step_optimizer, table, hooks, progress = optimizer.step, s.hooks.table, s.hooks, s.progress
+    step_optimizer = compiled_step(s, optimizer) if s.flags.compile else optimizer.step
+    step_optimizer = s.hooks.timed(f"[LightningModule]{type(s.module).__name__}.optimizer_step", step_optimizer)
+    table, hooks, progress = s.hooks.table, s.hooks, s.progress
     clip = clipping(s, optimizer)
 
     def finish(batch_idx: int, window: int, had: int) -> None:
-        if had < window:
-            _rescale(optimizer, window / had)
+        settle(s, optimizer, window, had)
         if table["on_before_optimizer_step"]:
             hooks.call("on_before_optimizer_step", optimizer)
         if clip is not None:
@@ -141,23 +113,14 @@ def finishing(s: Session, optimizer: Optimizer) -> Callable[[int, int, int], Non
     return finish
 
 
-def _rescale(optimizer: Optimizer, factor: float) -> None:
-    """Make gradients that were divided by too many batches the mean over those that there were."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                parameter.grad.mul_(factor)
-
-
-def _forward_and_backward(
-    s: Session, training_step: Call, optimizer: Optimizer | None
-) -> Callable[[Any, int, int, int], tuple[Tensor | None, Any]]:
+def _forward_and_backward(s: Session, training_step: Call, optimizer: Optimizer | None) -> ForwardAndBackward:
     """Return the part of a step that computes gradients: what a closure holds. It gives the loss and the raw output."""
     book, table, hooks = s.book, s.hooks.table, s.hooks
-    zero_grad = _zero_grad(s, optimizer) if optimizer is not None else None
-    own_backward = None
+    zero_grad = clearing(s, optimizer) if optimizer is not None else None
+    backward: Callable[[Tensor], Any] = Tensor.backward
     if overrides(s.module, "backward", LightningModule):
-        own_backward = hooks.scoped("backward", s.module.backward)
+        backward = hooks.scoped("backward", s.module.backward)
+    backward = hooks.timed("[Strategy]SingleDeviceStrategy.backward", backward)
 
     def run(batch: Any, batch_idx: int, window: int, place: int) -> tuple[Tensor | None, Any]:
         before, book.hook = book.hook, "training_step"
@@ -170,13 +133,13 @@ def _forward_and_backward(
             zero_grad(batch_idx)
         if loss is None:
             return None, output
-        scaled = loss if window == 1 else loss / window
+        scaled = loss
+        if window > 1:
+            heavy = weighted(s, optimizer, loss, output) if output is not loss else None
+            scaled = loss / window if heavy is None else heavy
         if table["on_before_backward"]:
             hooks.call("on_before_backward", scaled)
-        if own_backward is None:
-            scaled.backward()  # type: ignore[no-untyped-call]
-        else:
-            own_backward(scaled)
+        backward(scaled)
         if table["on_after_backward"]:
             hooks.call("on_after_backward")
         s.has_gradients = True
@@ -185,81 +148,11 @@ def _forward_and_backward(
     return run
 
 
-def _zero_grad(s: Session, optimizer: Optimizer) -> Callable[[int], None]:
-    table, hooks, progress, module = s.hooks.table, s.hooks, s.progress, s.module
-    own = hooks.scoped("optimizer_zero_grad", module.optimizer_zero_grad)
-    overridden = overrides(module, "optimizer_zero_grad", LightningModule)
-    clear = optimizer.zero_grad
-
-    def zero_grad(batch_idx: int) -> None:
-        if table["on_before_zero_grad"]:
-            hooks.call("on_before_zero_grad", optimizer)
-        if overridden:
-            own(progress.epoch, batch_idx, optimizer)
-        else:
-            clear()
-        progress.zero_grads += 1
-
-    return zero_grad
-
-
-def clipping(s: Session, optimizer: Optimizer) -> Callable[[], None] | None:
-    """Return what clips the gradients, or None if nothing is to be done."""
-    flags, module = s.flags, s.module
-    overridden = overrides(module, "configure_gradient_clipping", LightningModule)
-    if not overridden and not flags.gradient_clip_val:
-        return None
-    own = s.hooks.scoped("configure_gradient_clipping", module.configure_gradient_clipping)
-    value, algorithm = flags.gradient_clip_val, flags.gradient_clip_algorithm
-    return lambda: own(optimizer, gradient_clip_val=value, gradient_clip_algorithm=algorithm)
-
-
-def _closure_step(s: Session, optimizer: Optimizer, training_step: Call) -> StepFunction:
-    """Return the nested form: the optimiser gets a closure and decides when, and how often, the model runs."""
-    forward_and_backward = _forward_and_backward(s, training_step, optimizer)
-    clip = clipping(s, optimizer)
-    own_step = s.hooks.scoped("optimizer_step", s.module.optimizer_step)
-    short = 1.0
-
-    def after_closure() -> None:
-        if short != 1.0:
-            _rescale(optimizer, short)
-        if clip is not None:
-            clip()
-
-    wrapped = LightningOptimizer(optimizer, s, after_closure=after_closure)
-
-    def finish(batch_idx: int, window: int, had: int) -> None:
-        nonlocal short
-        short = window / had
-        own_step(s.progress.epoch, batch_idx, wrapped, lambda: None)
-
-    s.finish = finish
-
-    def step(batch: Any, batch_idx: int, window: int, place: int, closes: bool) -> Any:
-        nonlocal short
-        short = window / (place + 1)
-        output: Any = None
-
-        def closure() -> Tensor | None:
-            nonlocal output
-            loss, output = forward_and_backward(batch, batch_idx, window, place)
-            return loss
-
-        if closes:
-            own_step(s.progress.epoch, batch_idx, wrapped, closure)
-        else:
-            closure()
-        return output
-
-    return step
-
-
 def _step_with_several(s: Session) -> StepFunction:
     """Return the step of several optimisers: each in its turn, alone in needing gradients, by its frequency."""
     module = s.module
     if not takes(module.training_step, "optimizer_idx", 2):
-        raise MisconfigurationException(
+        raise MisconfigurationRuntimeError(
             "Training with multiple optimizers is only supported with manual optimization (set"
             " `self.automatic_optimization = False` and step `opt1, opt2, ... = self.optimizers()` yourself), or when"
             f" `training_step` takes `optimizer_idx` and returns the loss of that one of the {len(s.optimizers)}."

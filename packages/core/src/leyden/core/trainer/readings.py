@@ -3,37 +3,41 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from leyden.core.callback import Callback
 from leyden.core.callbacks.early_stopping import EarlyStopping
 from leyden.core.callbacks.model_checkpoint import ModelCheckpoint
-from leyden.core.callbacks.progress import ProgressBar
+from leyden.core.callbacks.progress.progress_bar import ProgressBar
 from leyden.core.datamodule import LightningDataModule
-from leyden.core.flags import Flags
 from leyden.core.interfaces import LoggerLike
 from leyden.core.loops.optimizer import LightningOptimizer
 from leyden.core.module import LightningModule
 from leyden.core.optimizers import LRSchedulerConfig
 from leyden.core.progress import Progress
-from leyden.core.session import Session
-from leyden.core.states import RunningStage, TrainerState
+from leyden.core.states import RunningStage, TrainerStatus
+from leyden.core.trainer.loaders import Loaders
+from leyden.core.trainer.loops import EvaluationLoop, FitLoop
+from leyden.core.trainer.placement import Placement
 
 
-class Readings:
-    """The read-only face of a trainer: where it stands, what it works with, what was logged."""
+class Readings(Loaders, Placement):
+    """What is read off a trainer: where it stands, what it works with, what was logged."""
 
-    flags: Flags
-    state: TrainerState
-    callbacks: list[Callback]
-    loggers: list[LoggerLike]
-    default_root_dir: str
+    _default_root_dir: str
+    fit_loop: FitLoop
+    validate_loop: EvaluationLoop
+    test_loop: EvaluationLoop
+    predict_loop: EvaluationLoop
+    _loggers: list[LoggerLike]
     _progress: Progress
-    _session: Session | None
     _module: LightningModule | None
-    _ckpt_path: str | None
+    _ckpt_path: str | os.PathLike[str] | None
+    _managed_path: str | os.PathLike[str] | None
 
     @property
     def current_epoch(self) -> int:
@@ -44,55 +48,6 @@ class Readings:
     def global_step(self) -> int:
         """Optimiser steps taken so far, over all epochs."""
         return self._progress.global_step
-
-    @property
-    def max_epochs(self) -> int | None:
-        """The flag: epochs to train, -1 for no limit."""
-        return self.flags.max_epochs
-
-    @property
-    def min_epochs(self) -> int | None:
-        """The flag: epochs before which a stop is not heeded."""
-        return self.flags.min_epochs
-
-    @property
-    def max_steps(self) -> int:
-        """The flag: optimiser steps to train, -1 for no limit."""
-        return self.flags.max_steps
-
-    @property
-    def min_steps(self) -> int | None:
-        """The flag: optimiser steps before which a stop is not heeded."""
-        return self.flags.min_steps
-
-    @property
-    def fast_dev_run(self) -> int | bool:
-        """The flag: batches to try, False for a real run."""
-        return self.flags.fast_dev_run
-
-    @property
-    def log_every_n_steps(self) -> int:
-        """The flag: steps between two rows of step values."""
-        return self.flags.log_every_n_steps
-
-    @property
-    def accumulate_grad_batches(self) -> int:
-        """The flag: batches per optimiser step. A change counts from the next epoch on."""
-        return self.flags.accumulate_grad_batches
-
-    @accumulate_grad_batches.setter
-    def accumulate_grad_batches(self, value: int) -> None:
-        self.flags.accumulate_grad_batches = value
-
-    @property
-    def gradient_clip_val(self) -> float | int | None:
-        """The flag: where gradients are clipped."""
-        return self.flags.gradient_clip_val
-
-    @property
-    def gradient_clip_algorithm(self) -> str | None:
-        """The flag: how gradients are clipped."""
-        return self.flags.gradient_clip_algorithm
 
     @property
     def is_last_batch(self) -> bool:
@@ -116,13 +71,22 @@ class Readings:
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """The optimisers."""
+        """The optimisers. Others that are set step from the next epoch on."""
         return self._session.optimizers if self._session is not None else []
+
+    @optimizers.setter
+    def optimizers(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        if self._session is not None:
+            self._session.optimizers = optimizers
 
     @property
     def _step_optimizers(self) -> list[LightningOptimizer]:
         session = self._session
-        return [] if session is None else [LightningOptimizer(o, session) for o in session.optimizers]
+        if session is None:
+            return []
+        if [o.optimizer for o in session.step_optimizers] != session.optimizers:
+            session.step_optimizers = [LightningOptimizer(o, session) for o in session.optimizers]
+        return session.step_optimizers
 
     @property
     def lr_scheduler_configs(self) -> list[LRSchedulerConfig]:
@@ -130,9 +94,28 @@ class Readings:
         return self._session.schedulers if self._session is not None else []
 
     @property
+    def loggers(self) -> list[LoggerLike]:
+        """The loggers. Others can be set between two runs."""
+        return self._loggers
+
+    @loggers.setter
+    def loggers(self, loggers: Sequence[LoggerLike] | None) -> None:
+        self._loggers = list(loggers or ())
+
+    @property
     def logger(self) -> Any:
-        """The first logger, or None."""
+        """The first logger, or None. Setting it leaves no other."""
         return self.loggers[0] if self.loggers else None
+
+    @logger.setter
+    def logger(self, logger: LoggerLike | None) -> None:
+        self.loggers = [] if logger is None else [logger]
+
+    @property
+    def default_root_dir(self) -> str:
+        """Where files go that nobody else places."""
+        folder = self._default_root_dir
+        return folder if "://" in folder else os.path.normpath(os.path.expanduser(folder))  # noqa: PTH111
 
     @property
     def log_dir(self) -> str | None:
@@ -183,81 +166,76 @@ class Readings:
         return self._session.book.progress_bar_metrics if self._session is not None else {}
 
     @property
-    def num_training_batches(self) -> float | int:
-        """Training batches per epoch; infinite if unknown."""
-        return self._session.train_batches() if self._session is not None else float("inf")
-
-    @property
-    def num_val_batches(self) -> list[float | int]:
-        """Validation batches of each loader; infinite if unknown."""
-        return self._session.val_batches() if self._session is not None else []
-
-    @property
-    def estimated_stepping_batches(self) -> float | int:
-        """Optimiser steps that the whole fit will take; infinite if unknown."""
-        batches, epochs, steps = self.num_training_batches, self.max_epochs, self.max_steps
-        if batches == float("inf") or epochs is None or epochs == -1:
-            return float("inf") if steps == -1 else steps
-        total = -(-int(batches) // self.accumulate_grad_batches) * epochs
-        return total if steps == -1 else min(total, steps)
-
-    @property
-    def train_dataloader(self) -> Any:
-        """The loader of training batches, during a fit."""
-        feed = self._session.train_feed if self._session is not None else None
-        return feed.given if feed is not None else None
-
-    @property
-    def ckpt_path(self) -> str | None:
-        """The checkpoint that the last call loaded."""
+    def ckpt_path(self) -> str | os.PathLike[str] | None:
+        """The checkpoint that the last call loaded. What is set here is loaded by every call until None is set."""
         return self._ckpt_path
 
-    @property
-    def global_rank(self) -> int:
-        """Rank of this process."""
-        return 0
+    @ckpt_path.setter
+    def ckpt_path(self, path: str | os.PathLike[str] | None) -> None:
+        self._ckpt_path = self._managed_path = path
 
     @property
-    def local_rank(self) -> int:
-        """Rank of this process on its machine."""
-        return 0
+    def interrupted(self) -> bool:
+        """Whether the last call ended by an exception or a signal."""
+        return self.state.status == TrainerStatus.INTERRUPTED
 
     @property
-    def world_size(self) -> int:
-        """Number of processes."""
-        return 1
-
-    @property
-    def is_global_zero(self) -> bool:
-        """Whether this is the first process."""
-        return True
+    def received_sigterm(self) -> bool:
+        """Whether SIGTERM asked the run to end."""
+        return self._session is not None and self._session.stop.signum == signal.SIGTERM
 
     @property
     def training(self) -> bool:
         """Whether a training step may run now."""
         return self.state.stage == RunningStage.TRAINING
 
+    @training.setter
+    def training(self, value: bool) -> None:
+        self._set_stage(RunningStage.TRAINING, value)
+
     @property
     def validating(self) -> bool:
         """Whether validation runs, inside a fit or alone."""
         return self.state.stage == RunningStage.VALIDATING
+
+    @validating.setter
+    def validating(self, value: bool) -> None:
+        self._set_stage(RunningStage.VALIDATING, value)
 
     @property
     def testing(self) -> bool:
         """Whether testing runs."""
         return self.state.stage == RunningStage.TESTING
 
+    @testing.setter
+    def testing(self, value: bool) -> None:
+        self._set_stage(RunningStage.TESTING, value)
+
     @property
     def predicting(self) -> bool:
         """Whether prediction runs."""
         return self.state.stage == RunningStage.PREDICTING
+
+    @predicting.setter
+    def predicting(self, value: bool) -> None:
+        self._set_stage(RunningStage.PREDICTING, value)
 
     @property
     def sanity_checking(self) -> bool:
         """Whether the validation batches ahead of training run."""
         return self.state.stage == RunningStage.SANITY_CHECKING
 
+    @sanity_checking.setter
+    def sanity_checking(self, value: bool) -> None:
+        self._set_stage(RunningStage.SANITY_CHECKING, value)
+
     @property
     def evaluating(self) -> bool:
         """Whether validation or testing runs."""
         return self.state.stage is not None and self.state.stage.evaluating
+
+    def _set_stage(self, stage: RunningStage, value: bool) -> None:
+        if value:
+            self.state.stage = stage
+        elif self.state.stage == stage:
+            self.state.stage = None

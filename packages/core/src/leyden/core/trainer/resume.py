@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which checkpoint a run goes on from: a path, or "best", "last", "auto"."""
+"""Which checkpoint a run goes on from: a path, or "best", "last", "auto", "hpc"."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 
 from leyden.core.callbacks.exception_checkpoint import OnExceptionCheckpoint
 from leyden.core.callbacks.model_checkpoint import ModelCheckpoint
-from leyden.core.checkpoint.store import Entry, find_auto, scan
-from leyden.core.errors import CheckpointError, CheckpointNotFoundError, MisconfigurationException, warn
+from leyden.core.checkpoint.store import Entry, find_auto
+from leyden.core.errors import CheckpointNotFoundError, MisconfigurationException, MisconfigurationValueError, warn
 from leyden.core.session import Session
+from leyden.core.states import TrainerFn
 
-WORDS = ("best", "last", "auto")
+WORDS = ("best", "last", "auto", "hpc")
 
 
 def resolve(s: Session, given: str | os.PathLike[str] | None) -> Path | None:
@@ -24,6 +25,7 @@ def resolve(s: Session, given: str | os.PathLike[str] | None) -> Path | None:
         MisconfigurationException: ``ckpt_path`` is no path and no known word.
     """
     if given is None:
+        _say_what_stands(s)
         return None
     if not isinstance(given, (str, os.PathLike)):
         raise MisconfigurationException(f"`ckpt_path` must be a path or one of {WORDS}; got {given!r}.")
@@ -34,12 +36,25 @@ def resolve(s: Session, given: str | os.PathLike[str] | None) -> Path | None:
         return _best(s)
     if given == "last":
         return _last(s)
+    if given == "hpc":
+        return _hpc(s)
     path = Path(given)
     if not path.exists():
         raise CheckpointNotFoundError(
             f"Checkpoint file not found: {path}. Use ckpt_path='auto' to go on from the newest valid one."
         )
     return path
+
+
+def _say_what_stands(s: Session) -> None:
+    """Warn if a fresh start puts its files beside those of another run."""
+    if s.trainer.state.fn != TrainerFn.FITTING or s.flags.fast_dev_run:
+        return
+    for saver in (c for c in s.callbacks if isinstance(c, ModelCheckpoint)):
+        fresh = not saver.best_model_path and not saver.last_model_path
+        folder = saver.folder(s.trainer)
+        if fresh and saver.save_top_k != 0 and folder.is_dir() and any(folder.iterdir()):
+            warn("LY-C008", f"Checkpoint directory {folder} exists and is not empty.")
 
 
 def folders_of_runs(s: Session) -> list[Path]:
@@ -73,41 +88,54 @@ def _adopt(s: Session, entry: Entry) -> Path:
 
 
 def _best(s: Session) -> Path:
-    for callback in s.callbacks:
-        if isinstance(callback, ModelCheckpoint):
-            if callback.best_model_path:
-                return Path(callback.best_model_path)
-            break
-    else:
-        raise MisconfigurationException(
-            '`ckpt_path="best"` is set but there is no `ModelCheckpoint` among the callbacks.'
-        )
+    asked = f'`.{s.trainer.state.fn}(ckpt_path="best")`'
     if s.flags.fast_dev_run:
-        raise MisconfigurationException(
-            '`ckpt_path="best"` cannot be used with `fast_dev_run=True`: it saves no checkpoints.'
+        raise MisconfigurationValueError(
+            f"You cannot execute {asked} with `fast_dev_run=True`. Please pass an exact checkpoint"
+            " path: such a run saves none."
         )
-    raise CheckpointError(
-        '`ckpt_path="best"` is set but `ModelCheckpoint` is not configured to save the best model or saved none yet.'
-    )
+    savers = [c for c in s.callbacks if isinstance(c, ModelCheckpoint)]
+    if not savers:
+        raise MisconfigurationValueError(f"{asked} is set but `ModelCheckpoint` is not configured.")
+    if len(savers) > 1:
+        warn(
+            "LY-C010",
+            f"{asked} is called with Trainer configured with multiple `ModelCheckpoint` callbacks. It will use the"
+            " best checkpoint path from first checkpoint callback.",
+        )
+    if not savers[0].best_model_path:
+        raise MisconfigurationValueError(
+            f"{asked} is set but `ModelCheckpoint` is not configured to save the best model, or saved none yet."
+        )
+    return Path(savers[0].best_model_path)
 
 
 def _last(s: Session) -> Path | None:
-    found: list[tuple[float, Path]] = []
+    found: set[Path] = set()
     for callback in s.callbacks:
-        if isinstance(callback, OnExceptionCheckpoint) and Path(callback.ckpt_path).exists():
-            found.append((Path(callback.ckpt_path).stat().st_mtime, Path(callback.ckpt_path)))
+        if isinstance(callback, OnExceptionCheckpoint):
+            found.add(Path(callback.ckpt_path))
         if isinstance(callback, ModelCheckpoint):
-            folder = callback.folder(s.trainer)
-            names = [folder / f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"]
-            found += [(p.stat().st_mtime, p) for p in names if p.exists()]
-            if callback.last_model_path and Path(callback.last_model_path).exists():
-                found.append((Path(callback.last_model_path).stat().st_mtime, Path(callback.last_model_path)))
-            entries, _ = scan(folder)
-            found += [(e.record.get("time", 0.0), e.path) for e in entries if not names[0].exists()]
-    if not found:
+            name = f"{callback.CHECKPOINT_NAME_LAST}*{callback.FILE_EXTENSION}"
+            found |= {*callback.folder(s.trainer).glob(name), Path(callback.last_model_path)}
+    standing = [path for path in found if path.is_file()]
+    if not standing:
         warn(
             "LY-C003",
-            '.fit(ckpt_path="last") is set, but there is no last checkpoint available. No checkpoint will be loaded.',
+            f'.{s.trainer.state.fn}(ckpt_path="last") is set, but there is no last checkpoint available. No'
+            " checkpoint will be loaded.",
         )
         return None
-    return max(found)[1]
+    return max(standing, key=lambda path: path.stat().st_mtime)
+
+
+def _hpc(s: Session) -> Path:
+    """Return the newest of the files that the reference writes when a cluster takes a job back."""
+    found = {path.stem.split("_")[-1]: path for path in Path(s.trainer.default_root_dir).glob("hpc_ckpt_*.ckpt")}
+    numbered = {int(number): path for number, path in found.items() if number.isdigit()}
+    if not numbered:
+        raise MisconfigurationValueError(
+            f'`.{s.trainer.state.fn}(ckpt_path="hpc")` is set but no HPC checkpoint was found. Please pass an exact'
+            " checkpoint path."
+        )
+    return numbered[max(numbered)]

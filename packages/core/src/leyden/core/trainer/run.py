@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ import torch
 from leyden.core.callback import Callback
 from leyden.core.checkpoint import file, state
 from leyden.core.data.feed import Feed
-from leyden.core.errors import Interrupted, MisconfigurationException, PossibleUserWarning, warn
-from leyden.core.hooks import overrides
+from leyden.core.data.hooks import DataHooks
+from leyden.core.errors import (
+    Interrupted,
+    MisconfigurationException,
+    MisconfigurationRuntimeError,
+    PossibleUserWarning,
+    warn,
+)
+from leyden.core.hooks import overrides, replaces
+from leyden.core.loops.after_batch import sanity_check
 from leyden.core.loops.evaluate import evaluate
-from leyden.core.loops.fit import fit, nothing_to_train, sanity_check
+from leyden.core.loops.fit import fit, nothing_to_train
 from leyden.core.loops.predict import predictions
 from leyden.core.module import LightningModule
 from leyden.core.optimizers import configured
@@ -35,7 +44,9 @@ _EXPECTS = (
 )
 
 
-def run(s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any, **options: Any) -> Any:
+def run(
+    s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any, *, trust: bool = False, **options: Any
+) -> Any:
     """Run a verb on a session.
 
     Args:
@@ -43,9 +54,10 @@ def run(s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any, **op
         fn: The verb.
         loaders: What the verb was given, by kind (``"train"``, ``"val"``, ``"test"``, ``"predict"``).
         ckpt_path: The checkpoint to load, as the verb was given it.
+        trust: Whether a file that only code can rebuild may run that code.
         **options: ``verbose`` and ``return_predictions`` of the verbs that have them.
     """
-    with opened(s, fn, loaders, ckpt_path) as checkpoint:
+    with opened(s, fn, loaders, ckpt_path, trust=trust) as checkpoint:
         if fn == TrainerFn.FITTING:
             prepare_fit(s, loaders, checkpoint)
             fit(s)
@@ -58,12 +70,12 @@ def run(s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any, **op
 
 @contextmanager
 def opened(
-    s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any
+    s: Session, fn: TrainerFn, loaders: dict[str, Any], ckpt_path: Any, *, trust: bool = False
 ) -> Generator[dict[str, Any] | None, None, None]:
     """Set a session up for a verb, and tear it down after it, also when something fails; gives the checkpoint."""
     trainer = s.trainer
     trainer.state.fn, trainer.state.status = fn, TrainerStatus.RUNNING
-    begun = False
+    begun, profiler = False, trainer._profiler
     status = "failed"
     try:
         validate_configuration(s, fn, loaders)
@@ -72,13 +84,17 @@ def opened(
         for logger in s.loggers:
             _ = logger.version  # all choose before one of them makes the folder of a version
         begun = True
+        if profiler is not None:
+            profiler.watch(s.module)
+            profiler.setup(stage=str(fn), local_rank=None, log_dir=trainer.log_dir)
         setup(s, fn)
-        checkpoint = file.load(path, "cpu") if path is not None else None
+        checkpoint = file.load(path, "cpu", trust=trust) if path is not None else None
         trainer._ckpt_path = str(path) if path is not None else None
         if checkpoint is not None:
             state.restore_model(s, checkpoint)
             state.restore_callbacks(s, checkpoint)
         s.module.to(s.device)
+        s.module.zero_grad()
         with s.stop.listening():
             yield checkpoint
         trainer.state.status = TrainerStatus.FINISHED
@@ -95,6 +111,8 @@ def opened(
         torch.set_grad_enabled(True)
         teardown(s, fn, begun)
         finalize_loggers(s, status)
+        if begun and profiler is not None:
+            profiler.describe()
         s.release()
 
 
@@ -115,6 +133,8 @@ def validate_configuration(s: Session, fn: TrainerFn, loaders: dict[str, Any]) -
     """
     module, name = s.module, type(s.module).__qualname__
     step = _STEPS.get(fn)
+    if fn == TrainerFn.PREDICTING and module.predict_step is None:
+        raise MisconfigurationException("`predict_step` cannot be None to run `Trainer.predict`")
     if fn == TrainerFn.FITTING:
         for method in ("training_step", "configure_optimizers"):
             if not overrides(module, method, LightningModule):
@@ -140,10 +160,12 @@ def validate_configuration(s: Session, fn: TrainerFn, loaders: dict[str, Any]) -
         return
     if step is not None and not overrides(module, step, LightningModule):
         raise MisconfigurationException(f"No `{step}()` method defined to run `Trainer.{fn}`.")
-    if fn == TrainerFn.PREDICTING and not overrides(module, "predict_step", LightningModule):
-        forward = getattr(module.forward, "__func__", None)
-        if forward is LightningModule.forward:
-            raise MisconfigurationException(f"`Trainer.predict` requires `forward` or `predict_step` in {name} to run.")
+    own = overrides(module, "predict_step", LightningModule)
+    forward = module.forward is not None and replaces(module, "forward", LightningModule)
+    if fn == TrainerFn.PREDICTING and not (own or forward):
+        raise MisconfigurationException(
+            f"`Trainer.predict` requires `forward` method to run: {name} has neither it nor `predict_step`."
+        )
     kind = "val" if fn == TrainerFn.VALIDATING else str(fn)
     if not s.source(kind, loaders.get(kind)).defined:
         raise MisconfigurationException(
@@ -154,8 +176,8 @@ def validate_configuration(s: Session, fn: TrainerFn, loaders: dict[str, Any]) -
 def prepare_data(s: Session) -> None:
     """Call ``prepare_data`` of the data module and the module."""
     for owner in (s.datamodule, s.module):
-        if owner is not None:
-            owner.prepare_data()
+        if owner is not None and replaces(owner, "prepare_data", DataHooks):
+            s.hooks.scoped("prepare_data", owner.prepare_data)()
 
 
 def setup(s: Session, fn: TrainerFn) -> None:
@@ -163,12 +185,13 @@ def setup(s: Session, fn: TrainerFn) -> None:
     stage = str(fn)
     scoped = s.hooks.scoped
     if s.datamodule is not None:
-        s.datamodule.setup(stage)
+        scoped("setup", s.datamodule.setup)(stage=stage)
     for callback in s.callbacks:
         if overrides(callback, "setup", Callback):
-            scoped("setup", callback.setup)(s.trainer, s.module, stage)
-    scoped("setup", s.module.setup)(stage)
-    scoped("configure_model", s.module.configure_model)()
+            scoped("setup", callback.setup)(s.trainer, s.module, stage=stage)
+    scoped("setup", s.module.setup)(stage=stage)
+    if replaces(s.module, "configure_model", LightningModule):
+        scoped("configure_model", s.module.configure_model)()
     s.hooks.compile()
 
 
@@ -178,18 +201,20 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
     trainer.state.stage = RunningStage.TRAINING
     s.train_source = s.source("train", loaders.get("train"))
     s.optimizers, s.schedulers, s.frequencies = s.hooks.scoped("configure_optimizers", lambda: configured(module))()
-    if s.flags.gradient_clip_val is not None and not module.automatic_optimization:
-        raise MisconfigurationException(
-            "Automatic gradient clipping is not supported for manual optimization. Remove `Trainer(gradient_clip_val="
-            f"{s.flags.gradient_clip_val})` or switch to automatic optimization."
-        )
+    refuse_for_manual(s)
     s.hooks.call("on_fit_start")
     log_configuration(s)
-    module.zero_grad()
     if checkpoint is not None:
         state.restore_training(s, checkpoint)
     torch.set_grad_enabled(True)
-    module.train()
+    resting = sum(not part.training for part in module.modules())
+    if resting:
+        warn(
+            "LY-T012",
+            f"Found {resting} module(s) in eval mode at the start of training. This may lead to unexpected behavior"
+            " during training. If this is intentional, you can ignore this warning.",
+            PossibleUserWarning,
+        )
     validates = overrides(module, "validation_step", LightningModule) and s.flags.limit_val_batches != 0
     source = s.source("val", loaders.get("val"))
     s.val_source = source if source.defined and validates else None
@@ -208,17 +233,58 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
             s.make_val_feeds()
 
 
+def refuse_for_manual(s: Session) -> None:
+    """Refuse flags that only automatic optimisation carries out.
+
+    Raises:
+        MisconfigurationException: Clipping or accumulation is asked for, and the module optimises by itself.
+    """
+    if s.module.automatic_optimization:
+        return
+    if s.flags.gradient_clip_val:
+        raise MisconfigurationException(
+            "Automatic gradient clipping is not supported for manual optimization. Remove `Trainer(gradient_clip_val="
+            f"{s.flags.gradient_clip_val})` or switch to automatic optimization."
+        )
+    if s.flags.accumulate_grad_batches != 1:
+        raise MisconfigurationException(
+            "Automatic gradient accumulation is not supported for manual optimization. Remove"
+            f" `Trainer(accumulate_grad_batches={s.flags.accumulate_grad_batches})` or switch to automatic"
+            " optimization; `self.optimizers().accumulate(loss, batches=n)` does the same in `training_step`."
+        )
+
+
 def log_configuration(s: Session) -> None:
-    """Give the loggers the hyper-parameters of module and data module."""
-    params: dict[str, Any] = {}
-    for owner in (s.module, s.datamodule) if s.trainer.enable_autolog_hparams else ():
-        if owner is not None and owner._log_hyperparams:
-            params |= owner.hparams_initial
+    """Give the loggers the hyper-parameters of module and data module.
+
+    Raises:
+        MisconfigurationRuntimeError: Both have one of a name, with different values.
+    """
+    owners = (s.module, s.datamodule) if s.trainer.enable_autolog_hparams else ()
+    given = [owner.hparams_initial for owner in owners if owner is not None and owner._log_hyperparams]
+    if len(given) == 2:
+        refuse_other_values(*given)
+    params = {name: value for owner in given for name, value in owner.items() if name != "_class_path"}
     for logger in s.loggers:
         if params:
             logger.log_hyperparams(params)
         logger.log_graph(s.module)
         logger.save()
+
+
+def refuse_other_values(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Refuse hyper-parameters that two owners know with different values."""
+
+    def same(a: Any, b: Any) -> bool:
+        # comparing tensors gives tensors
+        return type(a) is type(b) and (a is b if isinstance(a, torch.Tensor) else bool(a == b))
+
+    names = [n for n in one.keys() & other.keys() if n != "_class_path" and not same(one[n], other[n])]
+    if names:
+        raise MisconfigurationRuntimeError(
+            f"Error while merging hparams: the keys {sorted(names)} are present in both the LightningModule's and"
+            " LightningDataModule's hparams but have different values."
+        )
 
 
 def run_evaluation(s: Session, fn: TrainerFn, loaders: dict[str, Any], verbose: bool) -> list[dict[str, float]]:
@@ -227,6 +293,9 @@ def run_evaluation(s: Session, fn: TrainerFn, loaders: dict[str, Any], verbose: 
     s.trainer.state.stage = RunningStage.VALIDATING if fn == TrainerFn.VALIDATING else RunningStage.TESTING
     flag = f"limit_{kind}_batches"
     feeds = s.feeds(s.source(kind, loaders.get(kind)), getattr(s.flags, flag), flag)
+    s.trainer._take(kind, feeds)
+    if getattr(s.flags, flag) == 0:
+        return []
     rows = evaluate(s, stage, feeds, inference_mode=s.flags.inference_mode)
     results = [{name: float(value) for name, value in row.items()} for row in rows]
     if verbose:
@@ -237,12 +306,17 @@ def run_evaluation(s: Session, fn: TrainerFn, loaders: dict[str, Any], verbose: 
 def predict_feeds(s: Session, loaders: dict[str, Any]) -> list[Feed]:
     """Return the feeds of a prediction."""
     s.trainer.state.stage = RunningStage.PREDICTING
-    return s.feeds(s.source("predict", loaders.get("predict")), s.flags.limit_predict_batches, "limit_predict_batches")
+    source = s.source("predict", loaders.get("predict"))
+    feeds = s.feeds(source, s.flags.limit_predict_batches, "limit_predict_batches")
+    s.trainer._take("predict", feeds)
+    return feeds
 
 
 def run_predict(s: Session, loaders: dict[str, Any], keep: bool) -> Any:
     """Predict, and return the outputs as the reference shapes them: a list, or one list per loader."""
     feeds = predict_feeds(s, loaders)
+    if s.flags.limit_predict_batches == 0:
+        return None
     kept: list[list[Any]] = [[] for _ in feeds]
     for index, output in predictions(s, feeds):
         if keep:
@@ -252,9 +326,11 @@ def run_predict(s: Session, loaders: dict[str, Any], keep: bool) -> Any:
     return kept[0] if len(kept) == 1 else kept
 
 
-def stream_predictions(s: Session, loaders: dict[str, Any], ckpt_path: Any) -> Generator[Any, None, None]:
+def stream_predictions(
+    s: Session, loaders: dict[str, Any], ckpt_path: Any, *, trust: bool = False
+) -> Generator[Any, None, None]:
     """Predict, and give each output when it is made."""
-    with opened(s, TrainerFn.PREDICTING, loaders, ckpt_path):
+    with opened(s, TrainerFn.PREDICTING, loaders, ckpt_path, trust=trust):
         for _, output in predictions(s, predict_feeds(s, loaders)):
             yield output
 
@@ -274,11 +350,13 @@ def teardown(s: Session, fn: TrainerFn, begun: bool) -> None:
     stage = str(fn)
     calls: list[Callable[[], None]] = []
     if s.datamodule is not None:
-        calls.append(lambda: s.datamodule.teardown(stage))
-    calls += [lambda c=c: c.teardown(s.trainer, s.module, stage) for c in s.callbacks]  # type: ignore[misc]
-    calls.append(lambda: s.module.teardown(stage))
+        calls.append(partial(s.datamodule.teardown, stage=stage))
+    calls += [partial(c.teardown, s.trainer, s.module, stage=stage) for c in s.callbacks]
+    calls.append(partial(s.module.teardown, stage=stage))
+    scope = s.book.enter("teardown")
     for call in calls:
         call()
+    s.book.leave(scope)
 
 
 def finalize_loggers(s: Session, status: Any) -> None:
@@ -289,4 +367,8 @@ def finalize_loggers(s: Session, status: Any) -> None:
 
 def save_checkpoint(s: Session, path: Path, *, weights_only: bool, **record: Any) -> None:
     """Write the state of a run to ``path``."""
-    file.save(path, state.collect(s, weights_only=weights_only), state.record_of(s, **record))
+
+    def save() -> None:
+        file.save(path, state.collect(s, weights_only=weights_only), state.record_of(s, **record))
+
+    s.hooks.timed("save_checkpoint", save)()

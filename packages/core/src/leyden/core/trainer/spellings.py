@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from leyden.core.callbacks.early_stopping import EarlyStopping
 from leyden.core.callbacks.model_checkpoint import ModelCheckpoint
-from leyden.core.callbacks.progress import TQDMProgressBar
+from leyden.core.callbacks.progress.tqdm_progress import TQDMProgressBar
 from leyden.core.callbacks.summary import ModelSummary
 from leyden.core.errors import LightningDeprecationWarning, MisconfigurationTypeError, warn
 

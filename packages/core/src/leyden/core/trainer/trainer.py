@@ -7,32 +7,40 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
-import torch
-
+from leyden.core.accelerators.cpu import CPUAccelerator
 from leyden.core.callback import Callback
-from leyden.core.callbacks.exception_checkpoint import OnExceptionCheckpoint
-from leyden.core.callbacks.model_checkpoint import ModelCheckpoint
-from leyden.core.callbacks.progress import ProgressBar, TQDMProgressBar
-from leyden.core.callbacks.summary import ModelSummary
 from leyden.core.callbacks.timer import Timer
 from leyden.core.datamodule import LightningDataModule
-from leyden.core.errors import WARNED, MisconfigurationException, MisconfigurationTypeError, MisconfigurationValueError
+from leyden.core.errors import (
+    WARNED,
+    MisconfigurationException,
+    MisconfigurationTypeError,
+    MisconfigurationValueError,
+    warn,
+)
 from leyden.core.flags import Flags
 from leyden.core.interfaces import LoggerLike
 from leyden.core.loggers.choice import default_logger, find_logger
 from leyden.core.loggers.dummy import DummyLogger
 from leyden.core.module import LightningModule
+from leyden.core.profilers.choice import find_profiler
+from leyden.core.profilers.profiler import PassThroughProfiler, Profiler
 from leyden.core.progress import Progress
 from leyden.core.session import Session
 from leyden.core.states import TrainerFn, TrainerState
+from leyden.core.strategies.single_device import SingleDeviceStrategy
 from leyden.core.table import render
 from leyden.core.trainer.afresh import remember
+from leyden.core.trainer.barebones import refuse_beside_barebones
+from leyden.core.trainer.loops import EvaluationLoop, FitLoop
+from leyden.core.trainer.outfit import outfit, replaced
+from leyden.core.trainer.process import set_torch_flags, settings
 from leyden.core.trainer.readings import Readings
 from leyden.core.trainer.run import run, save_checkpoint, stream_predictions
 from leyden.core.trainer.spellings import from_elsewhere
@@ -42,11 +50,12 @@ class Trainer(Readings):
     """Runs a module: trains it, evaluates it, predicts with it, saves it and goes on where it was.
 
     Args:
-        accelerator: Kind of device; this version trains on ``"cpu"`` (what ``"auto"`` means here).
-        strategy: How a run spreads over devices; this version has ``"single_device"``.
+        accelerator: Kind of device; this version trains on ``"cpu"`` (what ``"auto"`` means here), or its object.
+        strategy: How a run spreads over devices; this version has ``"single_device"``, or its object.
         devices: How many devices; this version uses one.
         num_nodes: How many machines; this version uses one.
         precision: Number format; this version has ``"32-true"``.
+        plugins: One or several objects that take the place of a part of the engine; this version has `Precision`.
         logger: True for TensorBoard if it is installed and CSV files otherwise, False for none, a logger, its short
             name such as ``"csv"``, or several.
         callbacks: One callback or several.
@@ -55,12 +64,13 @@ class Trainer(Readings):
         min_epochs: Epochs before which ``should_stop`` is not heeded.
         max_steps: Optimiser steps to train; -1 for no limit.
         min_steps: Optimiser steps before which ``should_stop`` is not heeded.
-        max_time: Time after which training ends: ``"DD:HH:MM:SS"``, a timedelta or a dict of its arguments.
+        max_time: Time after which training ends: ``"12h"``, ``"DD:HH:MM:SS"``, a timedelta or a dict of its arguments.
         limit_train_batches: How much of an epoch: an int counts batches, a float is a fraction.
         limit_val_batches: As ``limit_train_batches``, per validation loader.
         limit_test_batches: As ``limit_train_batches``, per test loader.
         limit_predict_batches: As ``limit_train_batches``, per prediction loader.
-        val_check_interval: Validate every this fraction of an epoch (float) or number of batches (int).
+        val_check_interval: Validate every this fraction of an epoch (float), number of batches (int) or time (as
+            ``max_time``).
         check_val_every_n_epoch: Validate in every n-th epoch; None counts ``val_check_interval`` over epochs.
         num_sanity_val_steps: Validation batches tried before training; -1 for all.
         log_every_n_steps: Steps between two rows of step values; 0 for none.
@@ -81,7 +91,15 @@ class Trainer(Readings):
         barebones: Whether to switch off everything that costs time: logging, checkpoints, bar, summary, sanity check.
         enable_autolog_hparams: Whether hyper-parameters are logged when a fit begins.
         detect_anomaly: Whether autograd looks for operations that produce NaN.
+        profiler: What measures the run: ``"simple"``, ``"advanced"``, ``"pytorch"``, or a profiler.
+        compile: Whether `torch.compile` compiles the training step's computation and the optimiser's step, or a dict of
+            its arguments (``backend``, ``mode``, ``dynamic``, ...). Hooks stay eager, and checkpoints keep their keys.
         default_root_dir: Where files go that nobody else places; the working folder if None.
+        model_registry: Name of a model in a registry that no part of this package talks to; taken and kept.
+        suggest_integrations: Whether other packages may be suggested; nothing is.
+
+    Where epochs, batches or steps are counted, a text with a unit works too: ``max_epochs="10ep"``,
+    ``max_steps="500st"``, ``limit_val_batches="20ba"``, ``val_check_interval="0.25ep"``.
 
     A flag that is not given is taken from the environment: ``LEYDEN_TRAINER_<FLAG>``, else ``PL_TRAINER_<FLAG>``.
 
@@ -103,60 +121,81 @@ class Trainer(Readings):
     def __init__(
         self,
         *,
-        accelerator: str = "auto",
-        strategy: str = "auto",
+        accelerator: str | CPUAccelerator = "auto",
+        strategy: str | SingleDeviceStrategy = "auto",
         devices: int | str | Sequence[int] = "auto",
         num_nodes: int = 1,
         precision: int | str | None = None,
         logger: bool | str | LoggerLike | Iterable[LoggerLike | str] | None = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         fast_dev_run: int | bool = False,
-        max_epochs: int | None = None,
-        min_epochs: int | None = None,
-        max_steps: int = -1,
-        min_steps: int | None = None,
+        max_epochs: int | str | None = None,
+        min_epochs: int | str | None = None,
+        max_steps: int | str = -1,
+        min_steps: int | str | None = None,
         max_time: str | timedelta | dict[str, int] | None = None,
-        limit_train_batches: float | int | None = None,
-        limit_val_batches: float | int | None = None,
-        limit_test_batches: float | int | None = None,
-        limit_predict_batches: float | int | None = None,
-        val_check_interval: float | int | None = None,
-        check_val_every_n_epoch: int | None = 1,
-        num_sanity_val_steps: int | None = None,
-        log_every_n_steps: int | None = None,
+        limit_train_batches: float | int | str | None = None,
+        limit_val_batches: float | int | str | None = None,
+        limit_test_batches: float | int | str | None = None,
+        limit_predict_batches: float | int | str | None = None,
+        val_check_interval: float | int | str | timedelta | dict[str, int] | None = None,
+        check_val_every_n_epoch: int | str | None = 1,
+        num_sanity_val_steps: int | str | None = None,
+        log_every_n_steps: int | str | None = None,
         enable_checkpointing: bool | None = None,
         enable_progress_bar: bool | None = None,
         enable_model_summary: bool | None = None,
-        accumulate_grad_batches: int = 1,
+        accumulate_grad_batches: int | str = 1,
         gradient_clip_val: float | int | None = None,
         gradient_clip_algorithm: str | None = None,
         deterministic: bool | str | None = None,
         inference_mode: bool = True,
-        overfit_batches: float | int = 0.0,
-        reload_dataloaders_every_n_epochs: int = 0,
+        overfit_batches: float | int | str = 0.0,
+        reload_dataloaders_every_n_epochs: int | str = 0,
         benchmark: bool | None = None,
         use_distributed_sampler: bool = True,
         sync_batchnorm: bool = False,
         barebones: bool = False,
         enable_autolog_hparams: bool = True,
         detect_anomaly: bool = False,
+        profiler: Profiler | str | None = None,
+        compile: bool | dict[str, Any] = False,
+        plugins: Any = None,
         default_root_dir: str | os.PathLike[str] | None = None,
+        model_registry: str | None = None,
+        suggest_integrations: bool = True,
     ) -> None:
-        self.flags = Flags(
+        if barebones:
+            refuse_beside_barebones(
+                enable_checkpointing=enable_checkpointing,
+                logger=logger,
+                enable_progress_bar=enable_progress_bar,
+                log_every_n_steps=log_every_n_steps,
+                enable_model_summary=enable_model_summary,
+                num_sanity_val_steps=num_sanity_val_steps,
+                fast_dev_run=fast_dev_run,
+                detect_anomaly=detect_anomaly,
+                profiler=profiler,
+            )
+            logger = enable_checkpointing = enable_progress_bar = enable_model_summary = False
+            log_every_n_steps = num_sanity_val_steps = 0
+        make: Any = Flags  # it reads texts with a unit, which its fields do not hold
+        self.flags = make(
             accelerator=accelerator,
             strategy=strategy,
             devices=devices,
             num_nodes=num_nodes,
             precision=precision,
+            plugins=plugins,
             fast_dev_run=fast_dev_run,
             max_epochs=max_epochs,
             min_epochs=min_epochs,
             max_steps=max_steps,
             min_steps=min_steps,
-            limit_train_batches=limit_train_batches,  # type: ignore[arg-type]
-            limit_val_batches=limit_val_batches,  # type: ignore[arg-type]
-            limit_test_batches=limit_test_batches,  # type: ignore[arg-type]
-            limit_predict_batches=limit_predict_batches,  # type: ignore[arg-type]
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            limit_predict_batches=limit_predict_batches,
             val_check_interval=1.0 if val_check_interval is None else val_check_interval,
             check_val_every_n_epoch=check_val_every_n_epoch,
             num_sanity_val_steps=2 if num_sanity_val_steps is None else num_sanity_val_steps,
@@ -168,30 +207,27 @@ class Trainer(Readings):
             overfit_batches=overfit_batches,
             reload_dataloaders_every_n_epochs=reload_dataloaders_every_n_epochs,
             barebones=barebones,
+            compile=compile,
         )
-        if barebones:
-            asked = (logger, enable_checkpointing, enable_progress_bar, enable_model_summary, num_sanity_val_steps)
-            self._bare(fast_dev_run or detect_anomaly, *asked)
-            logger = enable_checkpointing = enable_progress_bar = enable_model_summary = False
-            self.flags.num_sanity_val_steps = 0
         self.use_distributed_sampler, self.sync_batchnorm = use_distributed_sampler, sync_batchnorm
         self.enable_autolog_hparams, self._benchmark = enable_autolog_hparams, benchmark
         if deterministic not in (None, True, False, "warn"):
             raise MisconfigurationValueError(f"`deterministic` must be True, False or 'warn'; got {deterministic!r}.")
+        set_torch_flags(deterministic, benchmark)
         if default_root_dir is not None and not isinstance(default_root_dir, (str, os.PathLike)):
             raise MisconfigurationTypeError(f"`default_root_dir` must be a path; got {default_root_dir!r}.")
         self.detect_anomaly = detect_anomaly
-        self.default_root_dir = str(Path.cwd() if default_root_dir is None else Path(default_root_dir))
+        self._profiler = find_profiler(profiler)
+        self._default_root_dir = str(Path.cwd()) if default_root_dir is None else os.fspath(default_root_dir)
+        self._model_registry = model_registry.split(":")[0] if model_registry else None
         self.loggers = self._make_loggers(logger)
         given: Any = callbacks
-        self.callbacks = self._make_callbacks(
-            [
-                *(list(given or ()) if isinstance(given, (list, tuple, NoneType)) else [given]),
-                *([Timer(duration=max_time)] if max_time is not None else []),
-            ],
-            enable_checkpointing,
-            enable_progress_bar is not False,
-            enable_model_summary is not False,
+        self.callbacks = outfit(
+            list(given or ()) if isinstance(given, (list, tuple, NoneType)) else [given],
+            max_time=max_time,
+            checkpointing=enable_checkpointing,
+            bar=enable_progress_bar,
+            summary=enable_model_summary,
         )
         self.state = TrainerState()
         self.should_stop = False
@@ -200,20 +236,16 @@ class Trainer(Readings):
         self._run_id = secrets.token_hex(8)
         self._session: Session | None = None
         self._module: LightningModule | None = None
-        self._ckpt_path: str | None = None
+        self._ckpt_path = self._managed_path = None
+        self._taken = {}
+        self.fit_loop = FitLoop(self)
+        self.validate_loop = EvaluationLoop(self, TrainerFn.VALIDATING, "val")
+        self.test_loop = EvaluationLoop(self, TrainerFn.TESTING, "test")
+        self.predict_loop = EvaluationLoop(self, TrainerFn.PREDICTING, "predict")
         self._fitted: LightningModule | None = None
         self._first_states: list[Callable[[], None]] | None = None
 
     # -- putting together ----------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def _bare(*asked: Any) -> None:
-        names = "fast_dev_run, detect_anomaly, logger, enable_checkpointing, enable_progress_bar, enable_model_summary"
-        if any(value for value in asked):
-            raise MisconfigurationValueError(
-                "`Trainer(barebones=True)` was passed, but other features that cost time were asked for too"
-                f" ({names} or num_sanity_val_steps). Leave them out."
-            )
 
     def _make_loggers(self, logger: Any) -> list[LoggerLike]:
         if self.flags.fast_dev_run:
@@ -237,44 +269,6 @@ class Trainer(Readings):
         logger: LoggerLike = given
         return logger
 
-    def _make_callbacks(
-        self, callbacks: list[Callback], checkpointing: bool | None, bar: bool, summary: bool
-    ) -> list[Callback]:
-        for callback in callbacks:
-            if not isinstance(callback, Callback):
-                raise MisconfigurationTypeError(f"`callbacks` must be callbacks; got {callback!r}.")
-        given = any(isinstance(c, ModelCheckpoint) for c in callbacks)
-        if given and checkpointing is False:
-            raise MisconfigurationException(
-                "Trainer was configured with `enable_checkpointing=False` but found `ModelCheckpoint` in callbacks"
-                " list."
-            )
-        bars = [c for c in callbacks if isinstance(c, ProgressBar)]
-        if len(bars) > 1:
-            raise MisconfigurationException(
-                "You added multiple progress bar callbacks to the Trainer, but currently only one progress bar is"
-                f" supported: {bars}."
-            )
-        if bars and not bar:
-            raise MisconfigurationException(
-                "Trainer was configured with `enable_progress_bar=False` but found a progress bar in callbacks list."
-            )
-        if bar and not bars:
-            callbacks.append(TQDMProgressBar())
-        if summary and not any(isinstance(c, ModelSummary) for c in callbacks):
-            callbacks.append(ModelSummary())
-        if checkpointing is not False and not given and not self.flags.fast_dev_run:
-            callbacks.append(ModelCheckpoint())
-        keys = [c.state_key for c in callbacks if type(c).state_dict is not Callback.state_dict]
-        double = next((k for k in keys if keys.count(k) > 1), None)
-        if double is not None:
-            raise MisconfigurationException(
-                f"Found more than one stateful callback with the `state_key` {double!r}: give each its own by"
-                " overriding"
-                " `state_key`, since their states would overwrite each other in checkpoints."
-            )
-        return _checkpoints_last(callbacks)
-
     def _wire(self, model: Any, datamodule: Any, fn: TrainerFn) -> Session:
         if not isinstance(model, LightningModule):
             raise MisconfigurationTypeError(f"`model` must be a `LightningModule`, got `{type(model).__qualname__}`")
@@ -284,6 +278,7 @@ class Trainer(Readings):
             )
         WARNED.clear()
         if fn == TrainerFn.FITTING:
+            self.flags.settle_limits(timed=any(isinstance(c, Timer) for c in self.callbacks))
             if self._first_states is None:
                 self._first_states = remember(self.callbacks)
             if model is not self._fitted and self._progress.batches:
@@ -307,9 +302,7 @@ class Trainer(Readings):
     def _attach(self, session: Session, own: list[Callback]) -> None:
         """Let the module's callbacks take the place of the trainer's of the same type."""
         if own:
-            kinds = {type(c) for c in own}
-            kept = [c for c in self.callbacks if type(c) not in kinds]
-            self.callbacks = _checkpoints_last(kept + own)
+            self.callbacks = replaced(self.callbacks, own)
             session.callbacks = list(self.callbacks)
             session.hooks.callbacks = session.callbacks
             session.hooks.compile()
@@ -324,21 +317,32 @@ class Trainer(Readings):
             if hasattr(logger, "new_run"):
                 logger.new_run()
 
+    def _settings(self) -> AbstractContextManager[None]:
+        return settings(self._deterministic, self._benchmark, anomaly=self.detect_anomaly)
+
     @contextmanager
-    def _settings(self) -> Generator[None, None, None]:
-        """Put the process into the state that the flags ask for, and back."""
-        was = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-        if self._deterministic is not None:
-            torch.use_deterministic_algorithms(bool(self._deterministic), warn_only=self._deterministic == "warn")
-        cudnn = torch.backends.cudnn.benchmark
-        if self._benchmark is not None:
-            torch.backends.cudnn.benchmark = self._benchmark
-        try:
-            with torch.autograd.set_detect_anomaly(self.detect_anomaly):
-                yield
-        finally:
-            torch.backends.cudnn.benchmark = cudnn
-            torch.use_deterministic_algorithms(was[0], warn_only=was[1])
+    def init_module(self, empty_init: bool | None = None) -> Generator[None, None, None]:
+        """Make modules on the device of the run, so that they need not be moved.
+
+        Args:
+            empty_init: Whether parameters stay as the memory was, which saves time where a checkpoint fills them.
+
+        Examples:
+            >>> import torch
+            >>> import leyden.core as L
+            >>> trainer = L.Trainer(max_epochs=1, logger=False, enable_checkpointing=False)
+            >>> with trainer.init_module(empty_init=True):
+            ...     layer = torch.nn.Linear(2, 2)
+            >>> layer.weight.device
+            device(type='cpu')
+        """
+        with self.strategy.tensor_init_context(empty_init=empty_init):
+            yield
+
+    @property
+    def profiler(self) -> Profiler:
+        """What measures the run; one that does nothing if none was asked for."""
+        return self._profiler or PassThroughProfiler()
 
     # -- verbs ---------------------------------------------------------------------------------------------------------
 
@@ -349,6 +353,7 @@ class Trainer(Readings):
         val_dataloaders: Any = None,
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | os.PathLike[str] | None = None,
+        weights_only: bool | None = None,
     ) -> None:
         """Train a module.
 
@@ -360,21 +365,30 @@ class Trainer(Readings):
             datamodule: Where all loaders come from.
             ckpt_path: Go on from a checkpoint: a path, ``"last"``, ``"best"``, or ``"auto"`` for the newest valid
                 one of the newest unfinished run of this model; ``"auto"`` starts afresh where there is none.
+            weights_only: False lets a checkpoint that only code can rebuild run that code. Only for files you made.
 
         Raises:
             MisconfigurationException: Something that training needs is missing or does not fit.
             CheckpointError: ``ckpt_path`` can not be used.
             Interrupted: A signal ended the run, after its state was saved.
         """
-        train_dataloaders, datamodule = _data_module_first(train_dataloaders, datamodule, val_dataloaders)
+        train_dataloaders, datamodule = _data_module_first(
+            TrainerFn.FITTING, train_dataloaders, datamodule, val_dataloaders
+        )
         session = self._wire(model, datamodule, TrainerFn.FITTING)
         self.should_stop = False
         if self._automatic_optimization is not None:
             model.automatic_optimization = self._automatic_optimization
         if ckpt_path is None:
-            ckpt_path = self._resume_from
+            ckpt_path = self._managed_path or self._resume_from
         with self._settings():
-            run(session, TrainerFn.FITTING, {"train": train_dataloaders, "val": val_dataloaders}, ckpt_path)
+            run(
+                session,
+                TrainerFn.FITTING,
+                {"train": train_dataloaders, "val": val_dataloaders},
+                ckpt_path,
+                trust=weights_only is False,
+            )
 
     def validate(
         self,
@@ -383,6 +397,7 @@ class Trainer(Readings):
         ckpt_path: str | os.PathLike[str] | None = None,
         verbose: bool = True,
         datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
     ) -> list[dict[str, float]]:
         """Run one pass over validation data.
 
@@ -392,6 +407,7 @@ class Trainer(Readings):
             ckpt_path: Weights to load first: a path, ``"best"`` or ``"last"``.
             verbose: Whether to print the results.
             datamodule: Where the loaders come from.
+            weights_only: As in `fit`.
 
         Returns:
             The logged values, one dict per loader.
@@ -399,7 +415,9 @@ class Trainer(Readings):
         Raises:
             MisconfigurationException: Something that evaluation needs is missing.
         """
-        return self._evaluate(TrainerFn.VALIDATING, "val", model, dataloaders, ckpt_path, verbose, datamodule)
+        return self._evaluate(
+            TrainerFn.VALIDATING, "val", model, dataloaders, ckpt_path, verbose, datamodule, weights_only is False
+        )
 
     def test(
         self,
@@ -408,6 +426,7 @@ class Trainer(Readings):
         ckpt_path: str | os.PathLike[str] | None = None,
         verbose: bool = True,
         datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
     ) -> list[dict[str, float]]:
         """Run one pass over test data.
 
@@ -417,6 +436,7 @@ class Trainer(Readings):
             ckpt_path: Weights to load first: a path, ``"best"`` or ``"last"``.
             verbose: Whether to print the results.
             datamodule: Where the loaders come from.
+            weights_only: As in `fit`.
 
         Returns:
             The logged values, one dict per loader.
@@ -424,16 +444,28 @@ class Trainer(Readings):
         Raises:
             MisconfigurationException: Something that evaluation needs is missing.
         """
-        return self._evaluate(TrainerFn.TESTING, "test", model, dataloaders, ckpt_path, verbose, datamodule)
+        return self._evaluate(
+            TrainerFn.TESTING, "test", model, dataloaders, ckpt_path, verbose, datamodule, weights_only is False
+        )
 
     def _evaluate(
-        self, fn: TrainerFn, kind: str, model: Any, dataloaders: Any, ckpt_path: Any, verbose: bool, datamodule: Any
+        self,
+        fn: TrainerFn,
+        kind: str,
+        model: Any,
+        dataloaders: Any,
+        ckpt_path: Any,
+        verbose: bool,
+        datamodule: Any,
+        trust: bool,
     ) -> list[dict[str, float]]:
         model, ckpt_path = self._model_of(fn, model, ckpt_path)
-        dataloaders, datamodule = _data_module_first(dataloaders, datamodule, None)
+        dataloaders, datamodule = _data_module_first(fn, dataloaders, datamodule, None)
         session = self._wire(model, datamodule, fn)
         with self._settings():
-            results: list[dict[str, float]] = run(session, fn, {kind: dataloaders}, ckpt_path, verbose=verbose)
+            results: list[dict[str, float]] = run(
+                session, fn, {kind: dataloaders}, ckpt_path, verbose=verbose, trust=trust
+            )
         return results
 
     def predict(
@@ -443,6 +475,7 @@ class Trainer(Readings):
         datamodule: LightningDataModule | None = None,
         return_predictions: bool | None = None,
         ckpt_path: str | os.PathLike[str] | None = None,
+        weights_only: bool | None = None,
     ) -> Any:
         """Run the model on data.
 
@@ -452,6 +485,7 @@ class Trainer(Readings):
             datamodule: Where the loaders come from.
             return_predictions: Whether the outputs are returned (None: yes).
             ckpt_path: Weights to load first: a path, ``"best"`` or ``"last"``.
+            weights_only: As in `fit`.
 
         Returns:
             The outputs batch by batch, on the CPU; one such list per loader if there are several; None if not wanted.
@@ -460,11 +494,13 @@ class Trainer(Readings):
             MisconfigurationException: Something that prediction needs is missing.
         """
         model, ckpt_path = self._model_of(TrainerFn.PREDICTING, model, ckpt_path)
-        dataloaders, datamodule = _data_module_first(dataloaders, datamodule, None)
+        dataloaders, datamodule = _data_module_first(TrainerFn.PREDICTING, dataloaders, datamodule, None)
         session = self._wire(model, datamodule, TrainerFn.PREDICTING)
         keep = return_predictions is not False
         with self._settings():
-            return run(session, TrainerFn.PREDICTING, {"predict": dataloaders}, ckpt_path, return_predictions=keep)
+            given = {"predict": dataloaders}
+            trust = weights_only is False
+            return run(session, TrainerFn.PREDICTING, given, ckpt_path, return_predictions=keep, trust=trust)
 
     def predict_iter(
         self,
@@ -472,6 +508,7 @@ class Trainer(Readings):
         dataloaders: Any = None,
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | os.PathLike[str] | None = None,
+        weights_only: bool | None = None,
     ) -> Generator[Any, None, None]:
         """Run the model on data and give each output as soon as it is made, so that nothing piles up in memory.
 
@@ -480,6 +517,7 @@ class Trainer(Readings):
             dataloaders: As in `predict`.
             datamodule: As in `predict`.
             ckpt_path: As in `predict`.
+            weights_only: As in `fit`.
 
         Yields:
             The output of each batch, on its device; several loaders follow each other.
@@ -498,20 +536,28 @@ class Trainer(Readings):
             [4, 6]
         """
         model, ckpt_path = self._model_of(TrainerFn.PREDICTING, model, ckpt_path)
-        dataloaders, datamodule = _data_module_first(dataloaders, datamodule, None)
+        dataloaders, datamodule = _data_module_first(TrainerFn.PREDICTING, dataloaders, datamodule, None)
         session = self._wire(model, datamodule, TrainerFn.PREDICTING)
         with self._settings():
-            yield from stream_predictions(session, {"predict": dataloaders}, ckpt_path)
+            yield from stream_predictions(session, {"predict": dataloaders}, ckpt_path, trust=weights_only is False)
 
     def _model_of(self, fn: TrainerFn, model: Any, ckpt_path: Any) -> tuple[Any, Any]:
+        ckpt_path = self._managed_path if ckpt_path is None else ckpt_path
         if model is not None:
             return model, ckpt_path
         if self._module is None:
             raise TypeError(
                 f"`Trainer.{fn}()` requires a `LightningModule` when it hasn't been passed in a previous run"
             )
-        saved = self.checkpoint_callback is not None and bool(self.checkpoint_callback.best_model_path)
-        return self._module, "best" if ckpt_path is None and saved else ckpt_path
+        if ckpt_path is None:
+            warn(
+                "LY-T013",
+                f"`.{fn}(ckpt_path=None)` was called without a model. The best model of the previous `fit` call will be"
+                f" used. You can pass `.{fn}(ckpt_path='best')` to use the best model or `.{fn}(ckpt_path='last')` to"
+                " use the last one, or the model itself to take it as it is.",
+            )
+            ckpt_path = "best"
+        return self._module, ckpt_path
 
     def save_checkpoint(self, filepath: str | os.PathLike[str], weights_only: bool = False) -> None:
         """Write the state of the run to a file, durably.
@@ -543,19 +589,15 @@ class Trainer(Readings):
         print(f"[leyden] {message}", file=sys.stderr)  # noqa: T201
 
     def _print_results(self, results: list[dict[str, float]], verb: str, names: list[str | None]) -> None:
-        for index, row in enumerate(results):
-            title = names[index] or (f"DataLoader {index}" if len(results) > 1 else "value")
-            cells = [(name, f"{value:.6g}") for name, value in sorted(row.items())]
-            if cells:
-                print(render((f"{verb} metric", title), cells))  # noqa: T201
+        rows = [{k.removesuffix(f"/dataloader_idx_{i}"): v for k, v in row.items()} for i, row in enumerate(results)]
+        keys = sorted({key for row in rows for key in row})
+        if keys:
+            titles = [name or f"DataLoader {i}" for i, name in enumerate(names)]
+            cells = [(key, *(str(row.get(key, "")) for row in rows)) for key in keys]
+            print(render((f"{verb.capitalize()} metric", *titles), cells))  # noqa: T201
 
 
-def _checkpoints_last(callbacks: list[Callback]) -> list[Callback]:
-    savers = [c for c in callbacks if isinstance(c, (ModelCheckpoint, OnExceptionCheckpoint))]
-    return [c for c in callbacks if not isinstance(c, (ModelCheckpoint, OnExceptionCheckpoint))] + savers
-
-
-def _data_module_first(loaders: Any, datamodule: Any, others: Any) -> tuple[Any, Any]:
+def _data_module_first(fn: TrainerFn, loaders: Any, datamodule: Any, others: Any) -> tuple[Any, Any]:
     """Let a data module stand in the place of loaders.
 
     Raises:
@@ -564,7 +606,12 @@ def _data_module_first(loaders: Any, datamodule: Any, others: Any) -> tuple[Any,
     if isinstance(loaders, LightningDataModule):
         loaders, datamodule = None, loaders
     if datamodule is not None and (loaders is not None or others is not None):
+        rule = (
+            "You cannot pass `train_dataloader` or `val_dataloaders` to `trainer.fit(datamodule=...)`"
+            if fn == TrainerFn.FITTING
+            else f"You cannot pass both `trainer.{fn}(dataloaders=..., datamodule=...)`"
+        )
         raise MisconfigurationException(
-            "You cannot pass dataloaders and a `datamodule` to a verb of the Trainer: give one of them."
+            f"{rule}. You cannot pass dataloaders and a `datamodule` at once: give one of them."
         )
     return loaders, datamodule

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The nested form of a step, for optimisers that call the model themselves and for ``optimizer_step`` overridden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from leyden.core.errors import MisconfigurationException
+from leyden.core.loops.optimizer import LightningOptimizer
+from leyden.core.loops.window import clipping, settle
+from leyden.core.session import Session
+
+# (batch, batch_idx, batches that the window should have, place of this batch in it, whether it closes it) -> outputs
+StepFunction = Callable[[Any, int, int, int, bool], Any]
+# (batch, batch_idx, window, place) -> (loss, outputs)
+ForwardAndBackward = Callable[[Any, int, int, int], tuple[Tensor | None, Any]]
+
+
+def closure_step(s: Session, optimizer: Optimizer, forward_and_backward: ForwardAndBackward) -> StepFunction:
+    """Return the nested form: the optimiser gets a closure and decides when, and how often, the model runs."""
+    clip = clipping(s, optimizer)
+    own_step = s.hooks.scoped("optimizer_step", s.module.optimizer_step)
+    size, count = 1, 1
+
+    def after_closure() -> None:
+        settle(s, optimizer, size, count)
+        if clip is not None:
+            clip()
+
+    wrapped = LightningOptimizer(optimizer, s, after_closure=after_closure)
+
+    def finish(batch_idx: int, window: int, had: int) -> None:
+        nonlocal size, count
+        size, count = window, had
+        own_step(s.progress.epoch, batch_idx, wrapped, lambda: None)
+
+    s.finish = finish
+
+    def step(batch: Any, batch_idx: int, window: int, place: int, closes: bool) -> Any:
+        nonlocal size, count
+        size, count = window, place + 1
+        output: Any = None
+        ran = False
+
+        def closure() -> Tensor | None:
+            nonlocal output, ran
+            ran = True
+            loss, output = forward_and_backward(batch, batch_idx, window, place)
+            return loss
+
+        if closes:
+            ran = False
+            own_step(s.progress.epoch, batch_idx, wrapped, closure)
+            if not ran:
+                raise MisconfigurationException(
+                    "The closure hasn't been executed. HINT: did you call `optimizer_closure()` in your"
+                    " `optimizer_step` hook? It could also happen because the `optimizer.step(optimizer_closure)` call"
+                    " did not execute it internally."
+                )
+        else:
+            closure()
+        return output
+
+    return step

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can take the place of a part of the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from leyden.core.plugins.precision import Precision as Precision
+else:
+    _LAZY = {"Precision": "leyden.core.plugins.precision"}
+
+    def __getattr__(name):
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
+
+__all__ = ["Precision"]

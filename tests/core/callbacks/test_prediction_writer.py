@@ -13,12 +13,12 @@ class Writer(BasePredictionWriter):
         self.folder, self.wholes = folder, []
 
     def write_on_batch_end(self, trainer, pl_module, prediction, batch_indices, batch, batch_idx, dataloader_idx):
-        assert batch_indices is None
+        assert batch_indices == [2 * batch_idx, 2 * batch_idx + 1]
         assert torch.equal(prediction, batch[0] * 2)
         torch.save(prediction, self.folder / f"{dataloader_idx}-{batch_idx}.pt")
 
     def write_on_epoch_end(self, trainer, pl_module, predictions, batch_indices):
-        assert batch_indices is None
+        assert batch_indices == [[[0, 1], [2, 3]]] * (len(predictions) if isinstance(predictions[0], list) else 1)
         self.wholes.append(predictions)
 
 
@@ -57,6 +57,34 @@ def test_both_and_one_list_per_loader(predict):
     writer, files = predict("batch_and_epoch", loaders=2)
     assert len(files) == 4
     assert [[p.tolist() for p in loader] for loader in writer.wholes[0]] == [[[0, 2], [4, 6]]] * 2
+
+
+def test_indices_follow_the_sampler_and_are_none_without_one(quiet, tiny):
+    class Seen(BasePredictionWriter):
+        def __init__(self):
+            super().__init__("batch_and_epoch")
+            self.batches, self.whole = [], None
+
+        def write_on_batch_end(self, trainer, pl_module, prediction, batch_indices, *args):
+            self.batches.append(batch_indices)
+
+        def write_on_epoch_end(self, trainer, pl_module, predictions, batch_indices):
+            self.whole = batch_indices
+
+    class Echo(tiny):
+        def predict_step(self, batch, batch_idx):
+            return batch
+
+    data = torch.utils.data.DataLoader(torch.arange(5.0), batch_size=2, sampler=[4, 0, 2, 3, 1], num_workers=1)
+    seen = Seen()
+    quiet(callbacks=seen).predict(Echo(), data)
+    assert seen.batches == [[4, 0], [2, 3], [1]]
+    assert seen.whole == [[[4, 0], [2, 3], [1]]]
+    assert isinstance(data.batch_sampler, torch.utils.data.BatchSampler)
+    assert type(data.batch_sampler).__name__ == "BatchSampler"
+    seen = Seen()
+    quiet(callbacks=seen).predict(Echo(), [torch.ones(1), torch.ones(1)])
+    assert seen.batches == [None, None]
 
 
 def test_wrong_use_is_refused(quiet, tiny, numbers):

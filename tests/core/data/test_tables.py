@@ -3,16 +3,15 @@
 import subprocess
 import sys
 
+import datasets
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
 import leyden.core as L
 from leyden.core.data.rows import Rows, loader_over
 from leyden.core.errors import MisconfigurationException
-
-pd = pytest.importorskip("pandas")
-pa = pytest.importorskip("pyarrow")
-datasets = pytest.importorskip("datasets")
 
 COLUMNS = {"a": [1, 2, 3, 4, 5, 6], "word": list("uvwxyz")}
 TABLES = {

@@ -56,6 +56,7 @@ class Session:
         step_optimizers: The optimisers as user code steps them, once it asked for them.
         open_optimizers: Ids of the optimisers that manual optimisation has not stepped since the last backward pass.
         outputs: What the steps of the epoch returned, collected only for a module with ``training_epoch_end``.
+        predicted_indices: Per loader of a prediction, the places in the data set of each batch's samples, if noted.
         train_source: Where the training loader comes from, in a fit.
         train_feed: The training batches, once they were asked for.
         val_source: Where the validation loaders come from, if there are any.
@@ -96,6 +97,7 @@ class Session:
         self.window_weights: dict[int, Any] = {}
         self.finish: Callable[[int, int, int], None] | None = None
         self.outputs: list[Any] = []
+        self.predicted_indices: list[list[list[int] | None]] = []
         self.step_optimizers: list[Any] = []
         self.open_optimizers: set[int] = set()
         self.compiled: dict[str | int, Callable[..., Any]] = {}

@@ -65,6 +65,7 @@ class BasePredictionWriter(Callback):
                 f"`write_interval` should be one of {[str(i) for i in WriteInterval]}; got {write_interval!r}."
             )
         self.interval = WriteInterval(write_interval)
+        self.wants_batch_indices = True
         self._kept: dict[int, list[Any]] = {}
 
     def write_on_batch_end(
@@ -103,7 +104,7 @@ class BasePredictionWriter(Callback):
             pl_module: The module.
             predictions: What ``predict_step`` returned, batch by batch, on the CPU; one such list per loader if there
                 are several.
-            batch_indices: Places of the samples in their data set in the same shape, or None where they are not known.
+            batch_indices: Places of the samples in their data set: a list per loader with a list per batch.
         """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -140,7 +141,8 @@ class BasePredictionWriter(Callback):
     ) -> None:
         """Write the batch, and keep it for the end if everything is written there."""
         if self.interval.on_batch:
-            self.write_on_batch_end(trainer, pl_module, outputs, None, batch, batch_idx, dataloader_idx)
+            indices = trainer.predict_loop.current_batch_indices or None
+            self.write_on_batch_end(trainer, pl_module, outputs, indices, batch, batch_idx, dataloader_idx)
         if self.interval.on_epoch:
             self._kept.setdefault(dataloader_idx, []).append(move_to_device(outputs, "cpu"))
 
@@ -150,4 +152,5 @@ class BasePredictionWriter(Callback):
             return
         kept, self._kept = self._kept, {}
         loaders = [kept.get(index, []) for index in range(max(kept, default=0) + 1)]
-        self.write_on_epoch_end(trainer, pl_module, loaders[0] if len(loaders) == 1 else loaders, None)
+        indices = trainer.predict_loop.epoch_batch_indices
+        self.write_on_epoch_end(trainer, pl_module, loaders[0] if len(loaders) == 1 else loaders, indices)

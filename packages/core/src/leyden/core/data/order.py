@@ -9,6 +9,7 @@ put back.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -54,11 +55,15 @@ class Order:
 
     Args:
         loader: What is iterated over.
+
+    Attributes:
+        drawn: Where the indices of each batch are noted while the sampler draws them; None for nowhere.
     """
 
     def __init__(self, loader: Iterable[Any]) -> None:
         self.loader = loader
         self.start: dict[str, Any] | None = None
+        self.drawn: deque[list[int]] | None = None
         self._replay: tuple[dict[str, Any], int] | None = None
         self._attribute: str | None = None
         if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
@@ -87,6 +92,8 @@ class Order:
     def run(self, inner: Iterable[Any]) -> Iterator[Any]:
         """Iterate over a sampler: from its beginning, recorded, or from the position asked for by `iterate`."""
         generators = _generators(*self._owners(inner))
+        if self.drawn is not None:
+            inner = _noted(inner, self.drawn)
         replay, self._replay = self._replay, None
         if replay is None:
             self.start = {**collect_rng_state(), "generators": [g.get_state() for g in generators]}
@@ -117,6 +124,12 @@ class Order:
         for _ in range(position):
             next(batches, None)
         return batches
+
+
+def _noted(inner: Iterable[Any], drawn: deque[list[int]]) -> Iterator[Any]:
+    for indices in inner:
+        drawn.append(list(indices) if isinstance(indices, (list, tuple)) else [indices])
+        yield indices
 
 
 def set_epoch(loader: Any, epoch: int) -> None:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Sequence
 from typing import Any
 
 import torch
 
 from leyden.core.data.feed import Feed
+from leyden.core.data.order import Order
 from leyden.core.errors import Interrupted
 from leyden.core.loops.evaluate import evaluation_step, modes_of, restore_modes
 from leyden.core.session import Session
@@ -34,11 +36,15 @@ def predictions(s: Session, feeds: Sequence[Feed]) -> Generator[tuple[int, Any],
         hooks.call("on_predict_start")
         hooks.call("on_predict_epoch_start")
     several = len(feeds) > 1
+    s.predicted_indices = [[] for _ in feeds]
     step = evaluation_step(s, "predict_step", several)
     for index, feed in enumerate(feeds):
         which = (index,) if several else ()
+        drawn = note_indices(s, feed)
         batches = hooks.timed_batches("[_PredictionLoop].predict_next", feed.batches(), feed)
         for batch_idx, batch in enumerate(batches):
+            if drawn is not None:
+                s.predicted_indices[index].append(drawn.popleft() if drawn else None)
             with off():
                 if table["on_predict_batch_start"]:
                     hooks.call("on_predict_batch_start", batch, batch_idx, *which)
@@ -50,7 +56,18 @@ def predictions(s: Session, feeds: Sequence[Feed]) -> Generator[tuple[int, Any],
             yield index, output
             if s.stop.signum is not None:
                 raise Interrupted(s.stop.signum)
+        feed.order.detach()
     with off():
         hooks.call("on_predict_epoch_end")
         hooks.call("on_predict_end")
     restore_modes(modes)
+
+
+def note_indices(s: Session, feed: Feed) -> deque[list[int]] | None:
+    """Have the indices of a loader's batches noted if a callback wants to know them, as far as the loader has any."""
+    wanted = any(getattr(callback, "wants_batch_indices", False) for callback in s.callbacks)
+    if not wanted or not isinstance(feed.order, Order):
+        return None
+    feed.order.drawn = deque()
+    feed.order.attach()
+    return feed.order.drawn

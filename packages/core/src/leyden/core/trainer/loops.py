@@ -253,6 +253,18 @@ class EvaluationLoop(_View):
         return counts
 
     @property
+    def epoch_batch_indices(self) -> list[list[list[int] | None]]:
+        """Prediction: per loader, the places in the data set of each batch's samples, if a callback wants them."""
+        session = self._trainer._session
+        return [] if session is None else session.predicted_indices
+
+    @property
+    def current_batch_indices(self) -> list[int]:
+        """Prediction: the places in the data set of the running batch's samples; empty where they are not known."""
+        loaders = [batches for batches in self.epoch_batch_indices if batches]
+        return (loaders[-1][-1] or []) if loaders else []
+
+    @property
     def num_dataloaders(self) -> int:
         """How many loaders there are."""
         return len(self.max_batches)

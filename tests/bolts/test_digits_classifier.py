@@ -91,8 +91,7 @@ def test_it_logs_loss_accuracy_and_f1_of_the_whole_epoch(trainer, blobs):
 def test_it_learns_and_says_so(trainer, blobs):
     torch.manual_seed(0)
     model = DigitsClassifier(DigitsConfig(width=8, epochs=8, lr=1e-2, shift=0.2, rotate=0.0, dropout=0.0))
-    loader = DataLoader(blobs, batch_size=16, shuffle=True)
-    trainer.fit(model, loader, loader)
+    trainer.fit(model, DataLoader(blobs, batch_size=16, shuffle=True), DataLoader(blobs, batch_size=16))
     assert set(trainer.callback_metrics) == {"train_loss", "val_loss", "val_accuracy", "val_f1"}
     assert trainer.callback_metrics["val_accuracy"] > 0.9
 

@@ -271,7 +271,10 @@ def test_what_is_missing_is_named(tmp_path, verb):
 
     with pytest.raises(MisconfigurationException, match=rf"No `\w+_step\(\)` method defined to run `Trainer.{verb}`"):
         getattr(trainer(tmp_path), verb)(Bare(), data())
-    with pytest.raises(MisconfigurationException, match=r"No `\w+_dataloader\(\)` method defined"):
+    with pytest.raises(
+        MisconfigurationException,
+        match=r"An invalid dataloader was passed to `Trainer.\w+\(dataloaders=...\)`. Found None",
+    ):
         getattr(trainer(tmp_path), verb)(Model())
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 import leyden.core as L
 from leyden.core.errors import MisconfigurationException
@@ -291,3 +292,45 @@ def test_a_profiler_measures_hooks_steps_and_loading() -> None:
 def test_an_unknown_profiler_is_refused(profiler: Any) -> None:
     with pytest.raises((ValueError, TypeError), match="profiler"):
         L.Trainer(max_epochs=1, profiler=profiler)
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_steps_of_evaluation_may_fetch_their_batches_too(verb: str) -> None:
+    seen: list[Any] = []
+
+    class Model(Automatic):
+        def validation_step(self, dataloader_iter: Any) -> Any:
+            batch, batch_idx, dataloader_idx = next(dataloader_iter)
+            seen.append((batch_idx, dataloader_idx, len(batch)))
+            if verb != "predict":
+                self.log("rows", float(len(batch)))
+            return batch
+
+        test_step = predict_step = validation_step
+
+    trainer = L.Trainer(**QUIET, max_epochs=1)
+    loaders = [DataLoader(batches, batch_size=None) for batches in ([rows(1), rows(3)], [rows(2)])]
+    if verb == "predict":
+        found = trainer.predict(Model(), loaders)
+        assert [[len(batch) for batch in loader] for loader in found] == [[1, 3], [2]]
+    else:
+        found = getattr(trainer, verb)(Model(), loaders, verbose=False)
+        assert found == [{"rows/dataloader_idx_0": 2.5}, {"rows/dataloader_idx_1": 2.0}]
+    assert seen == [(0, 0, 1), (1, 0, 3), (0, 1, 2)]
+
+
+def test_intervals_of_callbacks_take_units() -> None:
+    from datetime import timedelta
+
+    from leyden.core.callbacks import ModelCheckpoint, Timer
+
+    assert Timer("90s").time_remaining() == 90
+    assert Timer("1.5h").time_remaining() == 5400
+    saver = ModelCheckpoint(every_n_train_steps="500st")
+    assert "500" in saver.state_key
+    assert ModelCheckpoint(every_n_epochs="2ep").every_n_epochs == 2
+    assert repr(timedelta(minutes=30)) in ModelCheckpoint(train_time_interval="30min").state_key
+    with pytest.raises(MisconfigurationException, match="`every_n_train_steps` counts optimiser steps"):
+        ModelCheckpoint(every_n_train_steps="2ep")
+    with pytest.raises(MisconfigurationException, match="`train_time_interval` is a time"):
+        ModelCheckpoint(train_time_interval="2ep")

@@ -119,9 +119,12 @@ def test_clipping_by_flag_does_not_go_with_manual_optimization(quiet, tiny, numb
 
 
 def test_no_training_data(ordinary, tiny, tmp_path):
-    with pytest.raises(MisconfigurationException, match=r"No `train_dataloader\(\)`.*no `train_dataloaders` given"):
+    with pytest.raises(
+        MisconfigurationException,
+        match=r"invalid dataloader was passed to `Trainer.fit\(train_dataloaders=...\)`. Found None",
+    ):
         ordinary().fit(tiny())
-    with pytest.raises(MisconfigurationException, match="No `train_dataloader"):
+    with pytest.raises(MisconfigurationException, match="Found None"):
         ordinary().fit(tiny(), datamodule=L.LightningDataModule())
     assert nothing_in(tmp_path)
 

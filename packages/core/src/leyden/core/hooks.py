@@ -73,6 +73,14 @@ def insists(function: Call, name: str) -> bool:
     return parameter is not None and parameter.default is parameter.empty
 
 
+def takes_iterator(method: Callable[..., Any]) -> bool:
+    """Tell whether a step method fetches its batches itself."""
+    try:
+        return "dataloader_iter" in inspect.signature(method).parameters
+    except (TypeError, ValueError):
+        return False
+
+
 class ProfilerLike(Protocol):
     """What measures named actions."""
 

@@ -20,6 +20,7 @@ class Progress:
         epochs_started: Epochs whose start hooks ran.
         epochs_processed: Epochs whose batches are all done.
         batch: Batches processed in the current epoch: the position in the data.
+        batches_before: Batches processed in the epoch before.
         batch_completed: Batches completed in the current epoch.
         reported_at: ``batches`` when hooks and log row were done last.
         batches: Batches processed in the whole run.
@@ -37,6 +38,7 @@ class Progress:
     epochs_started: int = 0
     epochs_processed: int = 0
     batch: int = 0
+    batches_before: int = 0
     batch_completed: int = 0
     batches: int = 0
     global_step: int = 0
@@ -48,6 +50,11 @@ class Progress:
     reported_at: int = 0
     cut: bool = False
     validated_at: int = -1
+
+    @property
+    def batches_shown(self) -> int:
+        """Batches of the current epoch; those of the last one until the next begins."""
+        return self.batch if self.epochs_started > self.epoch else self.batches_before
 
     def state_dict(self) -> dict[str, int | bool]:
         """Return the counters as plain data."""
@@ -88,7 +95,7 @@ def to_reference(p: Progress, *, automatic: bool, epoch_start_steps: int = 0) ->
     steps = p.global_step if automatic else 0
     manual = 0 if automatic else p.global_step
     lag = p.batches - p.reported_at
-    current = _counts(p.batch, completed=p.batch - lag)
+    current = _counts(p.batches_shown, completed=p.batches_shown - lag)
     total = _counts(p.batches, completed=p.batches - lag)
     epoch = {"ready": p.epochs_started, "started": p.epochs_started}
     epoch |= {"processed": p.epochs_processed, "completed": p.epoch}

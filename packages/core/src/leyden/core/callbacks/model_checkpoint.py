@@ -55,7 +55,7 @@ class ModelCheckpoint(Callback):
         mode: ``"min"`` or ``"max"``: which scores are better.
         auto_insert_metric_name: Whether names hold ``epoch=3`` instead of ``3``.
         every_n_train_steps: Save every this many optimiser steps.
-        train_time_interval: Save every this long.
+        train_time_interval: Save every this long; a text such as ``"30min"`` does too.
         every_n_epochs: Save every this many epochs (1 if nothing else is asked for).
         save_on_train_epoch_end: Whether epoch saves come at the end of training epochs instead of after validation;
             None decides by when validation runs.
@@ -97,9 +97,9 @@ class ModelCheckpoint(Callback):
         save_weights_only: bool = False,
         mode: str = "min",
         auto_insert_metric_name: bool = True,
-        every_n_train_steps: int | None = None,
-        train_time_interval: timedelta | None = None,
-        every_n_epochs: int | None = None,
+        every_n_train_steps: int | str | None = None,
+        train_time_interval: timedelta | str | None = None,
+        every_n_epochs: int | str | None = None,
         save_on_train_epoch_end: bool | None = None,
         enable_version_counter: bool = True,
     ) -> None:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from leyden.core.callback import Callback
+from leyden.core.duration import Duration
 from leyden.core.errors import MisconfigurationException
 from leyden.core.messages import tell
 from leyden.core.states import RunningStage
@@ -33,7 +34,8 @@ class Timer(Callback):
     """Measures the time of each stage, over resumed runs too, and ends the training when its time is over.
 
     Args:
-        duration: ``"DD:HH:MM:SS"``, a `datetime.timedelta`, a dict of its arguments, or None to measure only.
+        duration: ``"DD:HH:MM:SS"``, a text such as ``"90s"`` or ``"12h"``, a `datetime.timedelta`, a dict of its
+            arguments, or None to measure only.
         interval: ``"step"`` or ``"epoch"``: when the clock is looked at.
         verbose: Whether to say why the training ends.
 
@@ -160,6 +162,8 @@ class Timer(Callback):
 
 
 def _seconds(duration: str | timedelta | dict[str, int]) -> float:
+    if isinstance(duration, str) and re.fullmatch(r"\s*[\d.]+\s*(s|min|h|d)\s*", duration):
+        return float(Duration.parse(duration, "duration").value)
     if isinstance(duration, timedelta):
         return duration.total_seconds()
     if isinstance(duration, dict):

@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from leyden.core.duration import UNITS, Duration
 from leyden.core.errors import MisconfigurationException
 
 if TYPE_CHECKING:
@@ -33,10 +34,16 @@ class Triggers:
 
     def __init__(
         self,
-        every_n_train_steps: int | None = None,
-        every_n_epochs: int | None = None,
-        train_time_interval: timedelta | None = None,
+        every_n_train_steps: int | str | None = None,
+        every_n_epochs: int | str | None = None,
+        train_time_interval: timedelta | str | None = None,
     ) -> None:
+        every_n_train_steps = _count("every_n_train_steps", every_n_train_steps, "st")
+        every_n_epochs = _count("every_n_epochs", every_n_epochs, "ep")
+        if isinstance(train_time_interval, str):
+            text, train_time_interval = train_time_interval, Duration.parse(train_time_interval).time
+            if train_time_interval is None:
+                raise MisconfigurationException(f"`train_time_interval` is a time, such as '30min'; got {text!r}.")
         if every_n_train_steps is None and every_n_epochs is None and train_time_interval is None:
             every_n_epochs = 1
         self.every_n_train_steps = every_n_train_steps or 0
@@ -71,6 +78,16 @@ class Triggers:
     def epoch_is_due(self, epoch: int) -> bool:
         """Tell whether to save when the epoch with this number ends."""
         return self.every_n_epochs > 0 and (epoch + 1) % self.every_n_epochs == 0
+
+
+def _count(name: str, given: int | str | None, unit: str) -> int | None:
+    """Return a number that may be given as a text with its unit."""
+    if not isinstance(given, str):
+        return given
+    duration = Duration.parse(given, name)
+    if duration.unit != unit or not isinstance(duration.value, int):
+        raise MisconfigurationException(f"`{name}` counts {UNITS[unit]}, such as '5{unit}'; got {given!r}.")
+    return duration.value
 
 
 def ends_with_training(trainer: Trainer) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from leyden.core.data.feed import Feed
+from leyden.core.errors import MisconfigurationException
 
 
 class DataLoaderIter:
@@ -17,6 +18,7 @@ class DataLoaderIter:
         batches: The pass over them that has begun.
         position: Batches consumed before.
         fetched: Called with each batch when it is fetched.
+        loader: Number of the loader.
 
     Attributes:
         batch: The batch that was fetched last, or None.
@@ -24,8 +26,10 @@ class DataLoaderIter:
         count: Batches consumed in the epoch.
     """
 
-    def __init__(self, feed: Feed, batches: Iterator[Any], position: int, fetched: Callable[[Any], None]) -> None:
-        self._feed, self._batches, self._fetched = feed, batches, fetched
+    def __init__(
+        self, feed: Feed, batches: Iterator[Any], position: int, fetched: Callable[[Any], None], loader: int = 0
+    ) -> None:
+        self._feed, self._batches, self._fetched, self._loader = feed, batches, fetched, loader
         self.batch: Any = None
         self.batch_idx = max(0, position - 1)
         self.count = position
@@ -47,4 +51,19 @@ class DataLoaderIter:
         self.batch_idx = self.count
         self.count += 1
         self._fetched(self.batch)
-        return self.batch, self.batch_idx, 0
+        return self.batch, self.batch_idx, self._loader
+
+    def turns(self) -> Iterator[Any]:
+        """Yield the batch that was fetched last, once per step, until the last batch was fetched.
+
+        Raises:
+            MisconfigurationException: A step fetched nothing: it would be called for ever.
+        """
+        while not self.exhausted():
+            before = self.count
+            yield self.batch
+            if self.count == before:
+                raise MisconfigurationException(
+                    "a step that takes `dataloader_iter` fetched no batch: call `next(dataloader_iter)` in it, which"
+                    " gives `(batch, batch_idx, dataloader_idx)`."
+                )

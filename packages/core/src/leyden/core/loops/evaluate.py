@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from leyden.core.data.feed import Feed
+from leyden.core.data.handed import DataLoaderIter
 from leyden.core.errors import Interrupted, MisconfigurationException
-from leyden.core.hooks import insists, replaces, takes
+from leyden.core.hooks import insists, replaces, takes, takes_iterator
 from leyden.core.logbook.book import Results
 from leyden.core.module import LightningModule
 from leyden.core.session import Session
@@ -125,20 +127,29 @@ def _one_loader(
     s: Session, stage: str, feed: Feed, index: int, results: Results, *, several: bool, keep: bool, log: bool
 ) -> list[Any]:
     hooks, book, table = s.hooks, s.book, s.hooks.table
-    step = evaluation_step(s, f"{stage}_step", several)
     starts, ends, scope = f"on_{stage}_batch_start", f"on_{stage}_batch_end", f"{stage}_step"
     which = (index,) if several else ()
     kept: list[Any] = []
     before = book.evaluated.get((stage, index), 0)
     kind = "val" if stage == "validation" else stage
     batches = hooks.timed_batches(f"[_EvaluationLoop].{kind}_next", feed.batches(), feed)
-    for batch_idx, batch in enumerate(batches):
-        book.batch = batch
+    handed = handed_batches(s, scope, feed, batches, index)
+    step = evaluation_step(s, scope, several, handed)
+    for batch_idx, batch in enumerate(batches if handed is None else handed.turns()):
+        if handed is None:
+            book.batch = batch
         if table[starts]:
             hooks.call(starts, batch, batch_idx, *which)
         book.hook = scope
-        output = step(batch, batch_idx, index)
+        try:
+            output = step(batch, batch_idx, index)
+        except StopIteration:
+            if handed is None:
+                raise
+            break
         book.hook = None
+        if handed is not None:
+            batch = handed.batch
         if table[ends]:
             hooks.call(ends, output, batch, batch_idx, *which)
         if keep:
@@ -154,22 +165,43 @@ def _one_loader(
     return kept
 
 
-def evaluation_step(s: Session, name: str, several: bool) -> Callable[[Any, int, int], Any]:
+def handed_batches(s: Session, name: str, feed: Feed, batches: Iterator[Any], index: int) -> DataLoaderIter | None:
+    """Return what a step gets that fetches its batches itself; None for one that is given them."""
+    if not takes_iterator(getattr(s.module, name)):
+        return None
+    return DataLoaderIter(feed, batches, 0, partial(setattr, s.book, "batch"), index)
+
+
+def evaluation_step(
+    s: Session, name: str, several: bool, handed: DataLoaderIter | None = None
+) -> Callable[[Any, int, int], Any]:
     """Return a step as a function of (batch, batch_idx, dataloader_idx), whatever of it the user's method takes.
+
+    Args:
+        s: The run.
+        name: The method.
+        several: Whether there are several loaders.
+        handed: What the step gets instead, if it fetches its batches itself.
 
     Raises:
         LoaderIndexError: The step or a batch hook does not take ``dataloader_idx`` though there are several loaders, or
             insists on it though there is one.
     """
     stage = name.removesuffix("_step")
-    for hook in (name, f"on_{stage}_batch_start", f"on_{stage}_batch_end"):
+    hooks = (f"on_{stage}_batch_start", f"on_{stage}_batch_end")
+    for hook in hooks if handed is not None else (name, *hooks):
         _check_index(s.module, hook, 2 if hook == name else 3 if hook.endswith("end") else 2, several)
     method: Callable[..., Any] = getattr(s.module, name)
+    if handed is None:
+        step = evaluation_call(s, method, name, several)
+    else:
+        timed = s.hooks.timed(f"[Strategy]SingleDeviceStrategy.{name}", method)
+        step = lambda batch, batch_idx, index: timed(handed)  # noqa: E731
     end = getattr(s.module, f"{name}_end", None)
     if end is not None:
-        step, after = evaluation_call(s, method, name, several), s.hooks.scoped(f"{name}_end", end)
+        after = s.hooks.scoped(f"{name}_end", end)
         return lambda batch, batch_idx, index: after(step(batch, batch_idx, index))
-    return evaluation_call(s, method, name, several)
+    return step
 
 
 def _check_index(module: LightningModule, hook: str, position: int, several: bool) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 from leyden.core.data.feed import Feed
 from leyden.core.data.handed import DataLoaderIter
 from leyden.core.errors import MisconfigurationException
+from leyden.core.hooks import takes_iterator
 from leyden.core.loops.after_batch import can_stop, complete_batch, over
 from leyden.core.loops.handed import run_handed
 from leyden.core.loops.returned import outputs_of
 from leyden.core.loops.schedulers import update_schedulers
-from leyden.core.loops.step import automatic_step, manual_step, takes_iterator
+from leyden.core.loops.step import automatic_step, manual_step
 from leyden.core.ranks import rank_zero_info
 from leyden.core.seeding import restore_rng_state
 from leyden.core.session import Session
@@ -85,7 +86,7 @@ def begin_epoch(s: Session) -> None:
     """Begin an epoch: counters, samplers, hooks."""
     p = s.progress
     p.epochs_started = p.epoch + 1
-    p.cut = False
+    p.cut = p.is_last_batch = False
     s.epoch_start_steps = p.global_step
     s.training.on_epoch = False
     if s.train_feed is not None:
@@ -175,6 +176,5 @@ def end_epoch(s: Session) -> None:
     s.book.write(logged, p.windows - 1, p.epoch)
     s.training.clear()
     s.training.on_epoch = False
-    p.batch = p.batch_completed = 0
-    p.is_last_batch = False
+    p.batches_before, p.batch, p.batch_completed = p.batch, 0, 0
     p.epoch += 1

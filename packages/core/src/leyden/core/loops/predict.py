@@ -12,7 +12,7 @@ import torch
 from leyden.core.data.feed import Feed
 from leyden.core.data.order import Order
 from leyden.core.errors import Interrupted
-from leyden.core.loops.evaluate import evaluation_step, modes_of, restore_modes
+from leyden.core.loops.evaluate import evaluation_step, handed_batches, modes_of, restore_modes
 from leyden.core.session import Session
 
 
@@ -37,12 +37,13 @@ def predictions(s: Session, feeds: Sequence[Feed]) -> Generator[tuple[int, Any],
         hooks.call("on_predict_epoch_start")
     several = len(feeds) > 1
     s.predicted_indices = [[] for _ in feeds]
-    step = evaluation_step(s, "predict_step", several)
     for index, feed in enumerate(feeds):
         which = (index,) if several else ()
         drawn = note_indices(s, feed)
         batches = hooks.timed_batches("[_PredictionLoop].predict_next", feed.batches(), feed)
-        for batch_idx, batch in enumerate(batches):
+        handed = handed_batches(s, "predict_step", feed, batches, index)
+        step = evaluation_step(s, "predict_step", several, handed)
+        for batch_idx, batch in enumerate(batches if handed is None else handed.turns()):
             if drawn is not None:
                 s.predicted_indices[index].append(drawn.popleft() if drawn else None)
             with off():
@@ -51,6 +52,8 @@ def predictions(s: Session, feeds: Sequence[Feed]) -> Generator[tuple[int, Any],
                 before = s.book.enter("predict_step")
                 output = step(batch, batch_idx, index)
                 s.book.leave(before)
+                if handed is not None:
+                    batch = handed.batch
                 if table["on_predict_batch_end"]:
                     hooks.call("on_predict_batch_end", output, batch, batch_idx, *which)
             yield index, output

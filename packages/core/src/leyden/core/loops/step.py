@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from leyden.core.errors import MisconfigurationException, MisconfigurationRuntimeError
-from leyden.core.hooks import overrides, takes
+from leyden.core.hooks import overrides, takes, takes_iterator
 from leyden.core.loops.closure import ForwardAndBackward, StepFunction, closure_step
 from leyden.core.loops.compiled import compiled_call, compiled_step
 from leyden.core.loops.returned import loss_of
@@ -22,11 +21,6 @@ from leyden.core.session import Session
 
 # (batch, batch_idx) -> what training_step returned
 Call = Callable[[Any, int], Any]
-
-
-def takes_iterator(method: Callable[..., Any]) -> bool:
-    """Tell whether a step method fetches its batches itself."""
-    return "dataloader_iter" in inspect.signature(method).parameters
 
 
 def training_call(s: Session, optimizer_idx: int | None = None) -> Call:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from leyden.core.callback import Callback
+from leyden.core.hooks import overrides
 
 
 def remember(callbacks: Iterable[Callback]) -> list[Callable[[], None]]:
     """Return, for every callback that keeps state, what puts it back into the state that it has now."""
-    return [_memory(c) for c in callbacks if type(c).state_dict is not Callback.state_dict]
+    return [_memory(c) for c in callbacks if overrides(c, "state_dict", Callback)]
 
 
 def _memory(callback: Callback) -> Callable[[], None]:

@@ -61,7 +61,10 @@ class Loaders(Settings):
 
     @property
     def estimated_stepping_batches(self) -> float | int:
-        """Optimiser steps that the whole fit will take; infinite if unknown. Asks for the training loader."""
+        """Optimiser steps that the whole fit will take; asks for the training loader.
+
+        Infinite if nothing limits the epochs, and ``max_steps``, which may be -1, where the loader has no length.
+        """
         epochs, steps = self.max_epochs, self.max_steps
         if epochs == -1 or epochs is None:
             return float("inf") if steps == -1 else steps
@@ -69,7 +72,7 @@ class Loaders(Settings):
             rank_zero_info("Loading `train_dataloader` to estimate number of stepping batches.")
         batches = self.num_training_batches
         if batches == float("inf"):
-            return float("inf") if steps == -1 else steps
+            return steps
         schedule = next((c for c in self.callbacks if isinstance(c, GradientAccumulationScheduler)), None)
         if schedule is None:
             total = -(-int(batches) // self.accumulate_grad_batches) * max(epochs, 1)

@@ -126,13 +126,14 @@ class EpochLoop(_View):
         p, running = self._progress, self._open
         lag = p.batches - p.reported_at
         total = Counts(p.batches + running, p.batches + running, p.batches, p.batches - lag)
-        current = Counts(p.batch + running, p.batch + running, p.batch, p.batch - lag)
+        batch = p.batches_shown
+        current = Counts(batch + running, batch + running, batch, batch - lag)
         return Counted(total, current, p.is_last_batch)
 
     @property
     def batch_idx(self) -> int:
         """Number of the current batch in its epoch, from 0; -1 before the first."""
-        return self._progress.batch + self._open - 1
+        return self._progress.batches_shown + self._open - 1
 
     @property
     def total_batch_idx(self) -> int:

@@ -21,6 +21,7 @@ from leyden.core.errors import (
     Interrupted,
     MisconfigurationException,
     MisconfigurationRuntimeError,
+    MisconfigurationTypeError,
     PossibleUserWarning,
     warn,
 )
@@ -140,9 +141,7 @@ def validate_configuration(s: Session, fn: TrainerFn, loaders: dict[str, Any]) -
             if not overrides(module, method, LightningModule):
                 raise MisconfigurationException(f"No `{method}()` method defined in {name}. {_EXPECTS}")
         if not s.source("train", loaders.get("train")).defined:
-            raise MisconfigurationException(
-                f"No `train_dataloader()` method defined and no `train_dataloaders` given. {_EXPECTS}"
-            )
+            raise no_loader(fn, "train", "train_dataloaders")
         has_loader = s.source("val", loaders.get("val")).defined
         has_step = overrides(module, "validation_step", LightningModule)
         if has_loader and not has_step:
@@ -168,9 +167,16 @@ def validate_configuration(s: Session, fn: TrainerFn, loaders: dict[str, Any]) -
         )
     kind = "val" if fn == TrainerFn.VALIDATING else str(fn)
     if not s.source(kind, loaders.get(kind)).defined:
-        raise MisconfigurationException(
-            f"No `{kind}_dataloader()` method defined to run `Trainer.{fn}`, and no `dataloaders` given."
-        )
+        raise no_loader(fn, kind, "dataloaders")
+
+
+def no_loader(fn: TrainerFn, kind: str, argument: str) -> MisconfigurationTypeError:
+    """Return the error for a verb without data."""
+    return MisconfigurationTypeError(
+        f"An invalid dataloader was passed to `Trainer.{fn}({argument}=...)`. Found None. Either pass the dataloader to"
+        f" the `.{fn}()` method OR implement `def {kind}_dataloader(self):` in your"
+        f" LightningModule/LightningDataModule. {_EXPECTS if fn == TrainerFn.FITTING else ''}".rstrip()
+    )
 
 
 def prepare_data(s: Session) -> None:

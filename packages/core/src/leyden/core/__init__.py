@@ -6,8 +6,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leyden.core import accelerators as accelerators
     from leyden.core import callbacks as callbacks
+    from leyden.core import demos as demos
     from leyden.core import loggers as loggers
+    from leyden.core import plugins as plugins
+    from leyden.core import profilers as profilers
+    from leyden.core import strategies as strategies
+    from leyden.core import utilities as utilities
     from leyden.core.callback import Callback as Callback
     from leyden.core.datamodule import LightningDataModule as LightningDataModule
     from leyden.core.module import LightningModule as LightningModule
@@ -25,7 +31,7 @@ else:
         "isolate_rng": "seeding",
         "seed_everything": "seeding",
     }
-    _ROOMS = ("callbacks", "loggers")
+    _ROOMS = ("accelerators", "callbacks", "demos", "loggers", "plugins", "profilers", "strategies", "utilities")
 
     def __getattr__(name):
         from importlib import import_module
@@ -56,8 +62,14 @@ __all__ = [
     "LightningDataModule",
     "LightningModule",
     "Trainer",
+    "accelerators",
     "callbacks",
+    "demos",
     "isolate_rng",
     "loggers",
+    "plugins",
+    "profilers",
     "seed_everything",
+    "strategies",
+    "utilities",
 ]

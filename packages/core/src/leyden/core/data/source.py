@@ -119,7 +119,7 @@ class Source:
             rows = "columns of the same rows" if are_columns(value) else "rows"
             tell(_LOG, f"{what} is read as {rows}, {self.batch_size} in a batch.")
         elif isinstance(value, (list, tuple)) and value and all(is_array(part) for part in value):
-            tell(_LOG, f"{what} is read as {len(value)} batches. For the columns of rows, give a dict.")
+            _LOG.info("%s is read as %d batches. For the columns of rows, give a dict.", what, len(value))
 
 
 def with_loaders(value: Any, make: Callable[[Any], Any]) -> Any:

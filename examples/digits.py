@@ -38,6 +38,7 @@ def main() -> None:
         max_epochs=config.epochs,
         callbacks=[best, EarlyStopping(monitor="val_loss", patience=10)],
         logger=[table] if isinstance(board, CSVLogger) else [table, board],
+        log_every_n_steps=10,
         default_root_dir=root,
     )
     trainer.fit(model, datamodule=data, ckpt_path="auto")

@@ -161,3 +161,9 @@ def test_alike_tensors_in_a_tuple_are_batches_and_others_are_columns() -> None:
     columns.batch_size = 4
     L.Trainer(**QUIET, enable_checkpointing=False, max_epochs=1).fit(columns, (torch.ones(6, 3), torch.ones(6)))
     assert [tuple(part.shape for part in batch) for batch in columns.seen] == [((4, 3), (4,)), ((2, 3), (2,))]
+
+
+def test_an_epoch_too_short_for_a_row_is_said(tmp_path: Any) -> None:
+    trainer = L.Trainer(**(QUIET | {"logger": "csv"}), max_epochs=1, default_root_dir=tmp_path)
+    with pytest.warns(UserWarning, match=r"training batches \(4\) is smaller than the logging interval"):
+        trainer.fit(Net(), data())

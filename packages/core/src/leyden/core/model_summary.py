@@ -310,7 +310,7 @@ def _count(module: nn.Module, *, trainable: bool = False) -> int:
     found = list(module.parameters())
     if any(map(is_lazy, found)):
         warn(
-            "LY-S001",
+            "LY-S002",
             "The total number of parameters detected may be inaccurate because the model contains an instance of"
             " `UninitializedParameter`. To get an accurate number, set `self.example_input_array` in your module.",
             LeydenWarning,

@@ -156,7 +156,7 @@ def _constants(group: dict[str, Any]) -> list[Any]:
 
 def _fall_back(optimizer: Optimizer, reason: str) -> bool:
     warn(
-        "LY-C001",
+        "LY-T014",
         f"`compile`: `{type(optimizer).__name__}.step` runs eagerly, since torch can not compile it: {reason}.",
         PossibleUserWarning,
     )

@@ -96,6 +96,7 @@ def _pass(
     logged: Row = {}
     outputs: list[list[Any]] | None = [] if hasattr(s.module, f"{stage}_epoch_end") else None
     for index, feed in enumerate(feeds):
+        feed.set_epoch(s.progress.epoch)
         results.select(index)
         results.on_epoch = False
         kept = _one_loader(s, stage, feed, index, results, several=several, keep=outputs is not None, log=log)

@@ -38,6 +38,7 @@ def predictions(s: Session, feeds: Sequence[Feed]) -> Generator[tuple[int, Any],
     several = len(feeds) > 1
     s.predicted_indices = [[] for _ in feeds]
     for index, feed in enumerate(feeds):
+        feed.set_epoch(s.progress.epoch)
         which = (index,) if several else ()
         drawn = note_indices(s, feed)
         batches = hooks.timed_batches("[_PredictionLoop].predict_next", feed.batches(), feed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,6 @@ from leyden.core.data.feed import Feed
 from leyden.core.data.hooks import DataHooks
 from leyden.core.errors import (
     Interrupted,
-    MisconfigurationException,
-    MisconfigurationRuntimeError,
-    MisconfigurationTypeError,
     PossibleUserWarning,
     warn,
 )
@@ -34,15 +31,11 @@ from leyden.core.module import LightningModule
 from leyden.core.optimizers import configured
 from leyden.core.session import Session
 from leyden.core.states import RunningStage, TrainerFn, TrainerStatus
+from leyden.core.trainer.configuration import log_configuration
+from leyden.core.trainer.requirements import refuse_for_manual, validate_configuration
 from leyden.core.trainer.resume import resolve
 from leyden.core.transfer import move_to_device
 from leyden.core.val_check import make_val_check
-
-_STEPS = {"fit": "training_step", "validate": "validation_step", "test": "test_step"}
-_EXPECTS = (
-    "Lightning `Trainer` expects as minimum `training_step()`, `train_dataloader()` and `configure_optimizers()` to be"
-    " defined."
-)
 
 
 def run(
@@ -126,59 +119,6 @@ def raise_as(error: BaseException) -> None:
         raise KeyboardInterrupt from error
 
 
-def validate_configuration(s: Session, fn: TrainerFn, loaders: dict[str, Any]) -> None:
-    """Refuse at once what can not work.
-
-    Raises:
-        MisconfigurationException: A method or a loader that the verb needs is missing.
-    """
-    module, name = s.module, type(s.module).__qualname__
-    step = _STEPS.get(fn)
-    if fn == TrainerFn.PREDICTING and module.predict_step is None:
-        raise MisconfigurationException("`predict_step` cannot be None to run `Trainer.predict`")
-    if fn == TrainerFn.FITTING:
-        for method in ("training_step", "configure_optimizers"):
-            if not overrides(module, method, LightningModule):
-                raise MisconfigurationException(f"No `{method}()` method defined in {name}. {_EXPECTS}")
-        if not s.source("train", loaders.get("train")).defined:
-            raise no_loader(fn, "train", "train_dataloaders")
-        has_loader = s.source("val", loaders.get("val")).defined
-        has_step = overrides(module, "validation_step", LightningModule)
-        if has_loader and not has_step:
-            warn(
-                "LY-T002",
-                "You passed in a `val_dataloader` but have no `validation_step`. Skipping val loop.",
-                PossibleUserWarning,
-            )
-        if has_step and not has_loader:
-            warn(
-                "LY-T003",
-                "You defined a `validation_step` but have no `val_dataloader`. Skipping val loop.",
-                PossibleUserWarning,
-            )
-        return
-    if step is not None and not overrides(module, step, LightningModule):
-        raise MisconfigurationException(f"No `{step}()` method defined to run `Trainer.{fn}`.")
-    own = overrides(module, "predict_step", LightningModule)
-    forward = module.forward is not None and replaces(module, "forward", LightningModule)
-    if fn == TrainerFn.PREDICTING and not (own or forward):
-        raise MisconfigurationException(
-            f"`Trainer.predict` requires `forward` method to run: {name} has neither it nor `predict_step`."
-        )
-    kind = "val" if fn == TrainerFn.VALIDATING else str(fn)
-    if not s.source(kind, loaders.get(kind)).defined:
-        raise no_loader(fn, kind, "dataloaders")
-
-
-def no_loader(fn: TrainerFn, kind: str, argument: str) -> MisconfigurationTypeError:
-    """Return the error for a verb without data."""
-    return MisconfigurationTypeError(
-        f"An invalid dataloader was passed to `Trainer.{fn}({argument}=...)`. Found None. Either pass the dataloader to"
-        f" the `.{fn}()` method OR implement `def {kind}_dataloader(self):` in your"
-        f" LightningModule/LightningDataModule. {_EXPECTS if fn == TrainerFn.FITTING else ''}".rstrip()
-    )
-
-
 def prepare_data(s: Session) -> None:
     """Call ``prepare_data`` of the data module and the module."""
     for owner in (s.datamodule, s.module):
@@ -232,6 +172,8 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
     feed.order.attach()
     if feed.available == 0 and s.flags.limit_train_batches != 0:
         raise nothing_to_train(feed.loader)
+    if s.loggers and feed.length is not None and 0 < feed.length < s.flags.log_every_n_steps:
+        say_interval(s, feed.length)
     if s.val_source is not None:
         every = s.flags.check_val_every_n_epoch
         s.val_check = make_val_check(s.flags.val_check_interval, every, feed.length)
@@ -239,57 +181,15 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
             s.make_val_feeds()
 
 
-def refuse_for_manual(s: Session) -> None:
-    """Refuse flags that only automatic optimisation carries out.
-
-    Raises:
-        MisconfigurationException: Clipping or accumulation is asked for, and the module optimises by itself.
-    """
-    if s.module.automatic_optimization:
-        return
-    if s.flags.gradient_clip_val:
-        raise MisconfigurationException(
-            "Automatic gradient clipping is not supported for manual optimization. Remove `Trainer(gradient_clip_val="
-            f"{s.flags.gradient_clip_val})` or switch to automatic optimization."
-        )
-    if s.flags.accumulate_grad_batches != 1:
-        raise MisconfigurationException(
-            "Automatic gradient accumulation is not supported for manual optimization. Remove"
-            f" `Trainer(accumulate_grad_batches={s.flags.accumulate_grad_batches})` or switch to automatic"
-            " optimization; `self.optimizers().accumulate(loss, batches=n)` does the same in `training_step`."
-        )
-
-
-def log_configuration(s: Session) -> None:
-    """Give the loggers the hyper-parameters of module and data module.
-
-    Raises:
-        MisconfigurationRuntimeError: Both have one of a name, with different values.
-    """
-    owners = (s.module, s.datamodule) if s.trainer.enable_autolog_hparams else ()
-    given = [owner.hparams_initial for owner in owners if owner is not None and owner._log_hyperparams]
-    if len(given) == 2:
-        refuse_other_values(*given)
-    params = {name: value for owner in given for name, value in owner.items() if name != "_class_path"}
-    for logger in s.loggers:
-        if params:
-            logger.log_hyperparams(params)
-        logger.log_graph(s.module)
-        logger.save()
-
-
-def refuse_other_values(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    """Refuse hyper-parameters that two owners know with different values."""
-
-    def same(a: Any, b: Any) -> bool:
-        # comparing tensors gives tensors
-        return type(a) is type(b) and (a is b if isinstance(a, torch.Tensor) else bool(a == b))
-
-    names = [n for n in one.keys() & other.keys() if n != "_class_path" and not same(one[n], other[n])]
-    if names:
-        raise MisconfigurationRuntimeError(
-            f"Error while merging hparams: the keys {sorted(names)} are present in both the LightningModule's and"
-            " LightningDataModule's hparams but have different values."
+def say_interval(s: Session, batches: int) -> None:
+    """Warn that an epoch is too short for a row of step values."""
+    if not s.flags.fast_dev_run:
+        warn(
+            "LY-T015",
+            f"The number of training batches ({batches}) is smaller than the logging interval"
+            f" Trainer(log_every_n_steps={s.flags.log_every_n_steps}). Set a lower value for log_every_n_steps if you"
+            " want to see logs for the training epoch.",
+            PossibleUserWarning,
         )
 
 

@@ -160,7 +160,7 @@ class ProgressBar(Callback):
         logged = trainer.progress_bar_metrics
         if double := sorted(shown.keys() & logged.keys()):
             warn(
-                "LY-B001",
+                "LY-B004",
                 f"The progress bar already tracks a metric with the name(s) '{', '.join(double)}' and"
                 f" `self.log('{double[0]}', ..., prog_bar=True)` will overwrite this value. Choose another name, or"
                 " override `get_metrics()` in the progress bar callback.",

@@ -11,6 +11,7 @@ from leyden.core.data.ahead import DeviceCopies, has_workers
 from leyden.core.data.combined import CombinedLoader, sized_length
 from leyden.core.data.order import Order, set_epoch
 from leyden.core.data.orders import Orders
+from leyden.core.data.shard import Shard
 from leyden.core.data.source import is_collection
 from leyden.core.errors import MisconfigurationException
 
@@ -48,6 +49,10 @@ def _stage(flag: str) -> str:
     return flag.removeprefix("limit_").removesuffix("_batches")
 
 
+def _share(length: int | None, shard: Shard | None) -> int | None:
+    return length if shard is None or length is None else shard.count(length)
+
+
 class Feed:
     """The batches of one loader, or of several in the shape of their collection.
 
@@ -57,6 +62,8 @@ class Feed:
         limit: How many batches: an int, or a fraction as a float.
         flag: Name of the flag that holds ``limit``.
         prepare: Brings a batch to its device, or None if there is nothing to do.
+        shard: The share of the batches that is this process's; None for all of them. It is at work once
+            ``order.attach`` observes the loader.
         name: Name of the loader, where loaders come in a dict.
 
     Attributes:
@@ -75,23 +82,28 @@ class Feed:
         flag: str,
         prepare: Callable[[Any], Any] | None = None,
         name: str | None = None,
+        shard: Shard | None = None,
     ) -> None:
         self.prepare, self.name = prepare, name
         self.loader: Iterable[Any] = CombinedLoader(loader, "max_size_cycle") if is_collection(loader) else loader
         self.order: Order | Orders
         if isinstance(self.loader, CombinedLoader):
             self.given = self.loader.iterables
-            sizes = [sized_length(leaf) for leaf in self.loader.flattened]
+            sizes = [_share(sized_length(leaf), shard) for leaf in self.loader.flattened]
             limits = [inf if (n := limited(size, limit, flag)) is None else n for size in sizes]
             # a loader without a length may end before all others, whatever they say
-            self.available = None if None in sizes else self.loader.length()
+            whole = [inf if size is None else size for size in sizes]
+            self.available = None if None in sizes else self.loader.length(whole)
             self.length = self.loader.length(limits)
             self.order = Orders(self.loader, limits)
+            for part in self.order.parts:
+                part.shard = shard
         else:
             self.given = loader
-            self.available = sized_length(loader)
+            self.available = _share(sized_length(loader), shard)
             self.length = limited(self.available, limit, flag)
             self.order = Order(loader)
+            self.order.shard = shard
         self.copies = prepare if isinstance(prepare, DeviceCopies) and has_workers(self.loader) else None
         self.is_last = False
 

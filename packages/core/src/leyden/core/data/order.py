@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
+from leyden.core.data.shard import Shard
 from leyden.core.seeding import collect_rng_state, restore_rng_state
 
 
@@ -39,7 +40,8 @@ class _Recorded(BatchSampler):
         return self.order.run(self.inner)
 
     def __len__(self) -> int:
-        return len(self.inner)  # type: ignore[arg-type]
+        whole = len(self.inner)  # type: ignore[arg-type]
+        return whole if self.order.shard is None else self.order.shard.count(whole)
 
     def __getattr__(self, name: str) -> Any:
         if name in ("inner", "order"):
@@ -57,12 +59,14 @@ class Order:
         loader: What is iterated over.
 
     Attributes:
+        shard: This process's share of the batches; None for all of them.
         drawn: Where the indices of each batch are noted while the sampler draws them; None for nowhere.
     """
 
     def __init__(self, loader: Iterable[Any]) -> None:
         self.loader = loader
         self.start: dict[str, Any] | None = None
+        self.shard: Shard | None = None
         self.drawn: deque[list[int]] | None = None
         self._replay: tuple[dict[str, Any], int] | None = None
         self._attribute: str | None = None
@@ -97,18 +101,21 @@ class Order:
         replay, self._replay = self._replay, None
         if replay is None:
             self.start = {**collect_rng_state(), "generators": [g.get_state() for g in generators]}
-            yield from inner
+            yield from self._own(iter(inner))
             return
         self.start, position = replay
         outside = collect_rng_state()
         restore_rng_state(self.start)
         for generator, state in zip(generators, self.start["generators"], strict=True):
             generator.set_state(state)
-        indices = iter(inner)
+        indices = self._own(iter(inner))
         for _ in range(position):
             next(indices, None)
         restore_rng_state(outside)
         yield from indices
+
+    def _own(self, batches: Iterator[Any]) -> Iterator[Any]:
+        return batches if self.shard is None else self.shard.take(batches)
 
     def iterate(self, position: int = 0, start: dict[str, Any] | None = None) -> Iterator[Any]:
         """Begin an epoch.
@@ -121,6 +128,8 @@ class Order:
             self._replay = (start, position)
             return iter(self.loader)
         batches = iter(self.loader)
+        if self._attribute is None:
+            batches = self._own(batches)
         for _ in range(position):
             next(batches, None)
         return batches

@@ -12,9 +12,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from leyden.core.errors import MisconfigurationException, PossibleUserWarning, warn
+from leyden.core.interfaces import MetricLike
 from leyden.core.session import Session
 
 _ENABLE_GRAPH = 5
+# packages of metrics that torch was told to leave alone; it keeps them for the whole process
+_EAGER: set[str] = set()
 
 
 class Tape:
@@ -52,6 +55,7 @@ def compiled_call(s: Session, step: Callable[..., Any]) -> Callable[..., Any]:
     """
     if "training_step" in s.compiled:
         return s.compiled["training_step"]
+    leave_metrics_alone(s)
     inner = torch.compile(step, **s.flags.compile_options)
     tape, attributes, log = Tape(s), s.module.__dict__, s.book.log
     records = tape.records
@@ -72,6 +76,21 @@ def compiled_call(s: Session, step: Callable[..., Any]) -> Callable[..., Any]:
 
     s.compiled["training_step"] = run
     return run
+
+
+def leave_metrics_alone(s: Session) -> None:
+    """Let calls of metrics run eagerly in a compiled step: counters in their state would compile each step anew."""
+    from torch._dynamo import trace_rules
+
+    mine = type(s.module).__module__.partition(".")[0]
+    for part in s.module.modules():
+        if part is s.module or not isinstance(part, MetricLike):
+            continue
+        base = [cls for cls in type(part).__mro__ if issubclass(cls, MetricLike)][-1]
+        package = base.__module__.rpartition(".")[0]
+        if package and package != mine and package not in _EAGER:
+            _EAGER.add(package)
+            trace_rules.add(package)
 
 
 def compiled_step(s: Session, optimizer: Optimizer) -> Callable[[], Any]:

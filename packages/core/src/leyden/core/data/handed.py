@@ -62,8 +62,19 @@ class DataLoaderIter:
         while not self.exhausted():
             before = self.count
             yield self.batch
-            if self.count == before:
-                raise MisconfigurationException(
-                    "a step that takes `dataloader_iter` fetched no batch: call `next(dataloader_iter)` in it, which"
-                    " gives `(batch, batch_idx, dataloader_idx)`."
-                )
+            self.refuse_idle(before)
+
+    def refuse_idle(self, before: int) -> None:
+        """Refuse a step that fetched nothing.
+
+        Args:
+            before: `count` when the step began.
+
+        Raises:
+            MisconfigurationException: It is the same now.
+        """
+        if self.count == before:
+            raise MisconfigurationException(
+                "a step that takes `dataloader_iter` fetched no batch: call `next(dataloader_iter)` in it, which gives"
+                " `(batch, batch_idx, dataloader_idx)`."
+            )

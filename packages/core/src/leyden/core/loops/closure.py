@@ -53,7 +53,6 @@ def closure_step(s: Session, optimizer: Optimizer, forward_and_backward: Forward
             return loss
 
         if closes:
-            ran = False
             own_step(s.progress.epoch, batch_idx, wrapped, closure)
             if not ran:
                 raise MisconfigurationException(

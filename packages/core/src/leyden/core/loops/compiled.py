@@ -26,8 +26,7 @@ class Tape:
     The list is mutated inside the compiled function, which torch replays as a side effect with the values of that call.
     """
 
-    def __init__(self, run: Any) -> None:
-        self._run = run
+    def __init__(self) -> None:
         self.records: list[tuple[Any, ...]] = []
 
     def log(self, name: str, value: Any, flags: tuple[Any, ...], batch_size: int | None, attribute: str | None) -> None:
@@ -35,15 +34,6 @@ class Tape:
         if isinstance(value, Tensor) and not flags[_ENABLE_GRAPH]:
             value = value.detach().clone()
         self.records.append((name, value, flags, batch_size, attribute))
-
-    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Run backward for manual optimisation."""
-        self._run.backward(loss, *args, **kwargs)
-
-    @property
-    def trainer(self) -> Any:
-        """The trainer of the run."""
-        return self._run.trainer
 
 
 def compiled_call(s: Session, step: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,7 +47,7 @@ def compiled_call(s: Session, step: Callable[..., Any]) -> Callable[..., Any]:
         return s.compiled["training_step"]
     leave_metrics_alone(s)
     inner = torch.compile(step, **s.flags.compile_options)
-    tape, attributes, log = Tape(s), s.module.__dict__, s.book.log
+    tape, attributes, log = Tape(), s.module.__dict__, s.book.log
     records = tape.records
 
     def run(*args: Any) -> Any:
@@ -107,6 +97,7 @@ def compiled_step(s: Session, optimizer: Optimizer) -> Callable[[], Any]:
         return s.compiled[id(optimizer)]
     plain, bare = optimizer.step, _bare_step(optimizer)
     if bare is None:
+        s.compiled[id(optimizer)] = plain
         return plain
 
     def whole() -> None:

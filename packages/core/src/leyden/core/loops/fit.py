@@ -13,8 +13,9 @@ from leyden.core.hooks import takes_iterator
 from leyden.core.loops.after_batch import can_stop, complete_batch, over
 from leyden.core.loops.handed import run_handed
 from leyden.core.loops.returned import outputs_of
-from leyden.core.loops.schedulers import update_schedulers
+from leyden.core.loops.schedulers import step_schedulers, update_schedulers
 from leyden.core.loops.step import automatic_step, manual_step
+from leyden.core.loops.window import close_cut
 from leyden.core.ranks import rank_zero_info
 from leyden.core.seeding import restore_rng_state
 from leyden.core.session import Session
@@ -122,10 +123,7 @@ def run_batches(s: Session, resumed: dict[str, Any] | None) -> None:
         p.batch = index + 1
         p.batches += 1
         if s.schedulers:
-            if closes:
-                update_schedulers(s, "step", plateau=False)
-            if feed.is_last:
-                update_schedulers(s, "epoch", plateau=False)
+            step_schedulers(s, closes=closes, last=feed.is_last)
         if table["on_train_batch_end"]:
             hooks.call("on_train_batch_end", outputs_of(output), batch, index)
         if collect is not None:
@@ -134,9 +132,7 @@ def run_batches(s: Session, resumed: dict[str, Any] | None) -> None:
         if over(s):
             p.cut = not feed.is_last
             break
-    if open_batches and s.has_gradients and s.finish is not None:
-        s.finish(index, window, open_batches)
-        p.windows += 1
+    close_cut(s, index, window, open_batches)
     if p.batch == 0 and feed.length is None:
         raise nothing_to_train(feed.loader)
 

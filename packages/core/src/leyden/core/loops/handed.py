@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from leyden.core.data.handed import DataLoaderIter
-from leyden.core.errors import MisconfigurationException
 from leyden.core.loops.after_batch import complete_batch, over
 from leyden.core.loops.returned import outputs_of
-from leyden.core.loops.schedulers import update_schedulers
+from leyden.core.loops.schedulers import step_schedulers
 from leyden.core.loops.step import automatic_step, manual_step
+from leyden.core.loops.window import close_cut
 from leyden.core.session import Session
 
 
@@ -28,26 +28,17 @@ def run_handed(s: Session, handed: DataLoaderIter) -> None:
             output = step(handed, fetched, every, slot, closes)
         except StopIteration:
             break
-        if handed.count == fetched:
-            raise MisconfigurationException(
-                "`training_step(self, dataloader_iter)` fetched no batch: call `next(dataloader_iter)` in it, which"
-                " gives `(batch, batch_idx, dataloader_idx)`."
-            )
+        handed.refuse_idle(fetched)
         open_batches = slot = 0 if closes else slot + 1
         p.batches += handed.count - p.batch
         p.batch, p.is_last_batch = handed.count, handed.exhausted()
         if s.schedulers:
-            if closes:
-                update_schedulers(s, "step", plateau=False)
-            if handed.exhausted():
-                update_schedulers(s, "epoch", plateau=False)
+            step_schedulers(s, closes=closes, last=p.is_last_batch)
         hooks.call("on_train_batch_end", outputs_of(output), handed.batch, handed.batch_idx)
         if collect is not None:
             collect(outputs_of(output))
         complete_batch(s, closes)
         if over(s):
-            p.cut = not handed.exhausted()
+            p.cut = not p.is_last_batch
             break
-    if open_batches and s.has_gradients and s.finish is not None:
-        s.finish(handed.batch_idx, every, open_batches)
-        p.windows += 1
+    close_cut(s, handed.batch_idx, every, open_batches)

@@ -44,3 +44,17 @@ def update_schedulers(s: Session, interval: str, *, plateau: bool) -> None:
         s.module.lr_scheduler_step(config.scheduler, metric)
         s.book.leave(before)
         s.progress.scheduler_steps += 1
+
+
+def step_schedulers(s: Session, *, closes: bool, last: bool) -> None:
+    """Step the schedulers that need no value after a batch.
+
+    Args:
+        s: The run.
+        closes: Whether the optimiser stepped.
+        last: Whether the batch was the last of its epoch.
+    """
+    if closes:
+        update_schedulers(s, "step", plateau=False)
+    if last:
+        update_schedulers(s, "epoch", plateau=False)

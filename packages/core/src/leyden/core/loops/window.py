@@ -62,6 +62,13 @@ def settle(s: Session, optimizer: Optimizer, window: int, had: int) -> None:
         rescale(optimizer, window / had)
 
 
+def close_cut(s: Session, batch_idx: int, window: int, had: int) -> None:
+    """Step with what a window holds that its epoch leaves open, if it holds anything."""
+    if had and s.has_gradients and s.finish is not None:
+        s.finish(batch_idx, window, had)
+        s.progress.windows += 1
+
+
 def rescale(optimizer: Optimizer, factor: float | Tensor) -> None:
     """Multiply the gradients of an optimiser's parameters, as where a window had fewer batches than it should."""
     for group in optimizer.param_groups:

@@ -6,7 +6,7 @@ The libraries of tables are never imported here: an object of theirs is known by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -155,11 +155,8 @@ class Rows(Dataset[Any]):
 
 def _prepared(source: Any) -> Any:
     """Return what rows are taken from: tensors, NumPy arrays, Arrow tables and data sets, in the shape of the rows."""
-    if isinstance(source, Mapping):
-        return {key: _prepared(part) for key, part in source.items()}
-    if isinstance(source, tuple):
-        parts = [_prepared(part) for part in source]
-        return type(source)(*parts) if hasattr(source, "_fields") else tuple(parts)
+    if isinstance(source, (Mapping, tuple)):
+        return _each(source, _prepared)
     if isinstance(source, np.ndarray):
         if source.dtype.names:
             return {name: _prepared(source[name]) for name in source.dtype.names}
@@ -195,11 +192,8 @@ def _of_arrow(column: Any) -> Any:
 
 
 def _take(columns: Any, indices: np.ndarray[Any, np.dtype[np.int64]]) -> Any:
-    if isinstance(columns, dict):
-        return {key: _take(column, indices) for key, column in columns.items()}
-    if isinstance(columns, tuple):
-        parts = [_take(column, indices) for column in columns]
-        return type(columns)(*parts) if hasattr(columns, "_fields") else tuple(parts)
+    if isinstance(columns, (dict, tuple)):
+        return _each(columns, lambda column: _take(column, indices))
     if isinstance(columns, Tensor):
         return columns[torch.from_numpy(indices)]
     if isinstance(columns, np.ndarray):
@@ -225,9 +219,12 @@ def _tensor_of_arrow(column: Any) -> Any:
 
 
 def _first(batch: Any) -> Any:
-    if isinstance(batch, dict):
-        return {key: _first(value) for key, value in batch.items()}
-    if isinstance(batch, tuple):
-        parts = [_first(value) for value in batch]
-        return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
-    return batch[0]
+    return _each(batch, _first) if isinstance(batch, (dict, tuple)) else batch[0]
+
+
+def _each(columns: Mapping[Any, Any] | tuple[Any, ...], function: Callable[[Any], Any]) -> Any:
+    """Return a dict, tuple or named tuple with a function applied to each of its parts."""
+    if isinstance(columns, Mapping):
+        return {key: function(part) for key, part in columns.items()}
+    parts = [function(part) for part in columns]
+    return type(columns)(*parts) if hasattr(columns, "_fields") else tuple(parts)

@@ -60,7 +60,6 @@ class Saving:
         ({"plugins": Precision(), "precision": 32}, ValueError, r"Received both `precision=32` and `plugins="),
         ({"plugins": "ddp"}, MisconfigurationException, "Found invalid type for plugin ddp"),
         ({"plugins": [Saving()]}, NotYetSupported, "of the kind CheckpointIO, comes with a later version"),
-        ({"plugins": type("Half", (Precision,), {})()}, NotYetSupported, "of the kind Precision"),
         (
             {"strategy": SingleDeviceStrategy(accelerator=CPUAccelerator()), "accelerator": "cpu"},
             MisconfigurationException,

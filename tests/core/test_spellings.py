@@ -11,7 +11,6 @@ from leyden.core.errors import (
     LightningDeprecationWarning,
     MisconfigurationException,
     MisconfigurationTypeError,
-    NotYetSupported,
 )
 
 
@@ -61,9 +60,17 @@ def test_devices():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert L.Trainer(max_epochs=1, gpus=0).flags.accelerator == "auto"
-        for flags in ({"gpus": 2}, {"tpu_cores": 8}, {"distributed_backend": "ddp"}):
-            with pytest.raises(NotYetSupported):
-                L.Trainer(max_epochs=1, **flags)
+        assert L.Trainer(max_epochs=1, distributed_backend="ddp").strategy.strategy_name == "ddp"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there are GPUs")
+def test_devices_that_are_not_there():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(MisconfigurationException, match="No supported gpu backend found"):
+            L.Trainer(max_epochs=1, gpus=2)
+        with pytest.raises(ModuleNotFoundError, match=r"leyden-core\[xla\]"):
+            L.Trainer(max_epochs=1, tpu_cores=8)
 
 
 def test_checkpoints_and_early_stopping():

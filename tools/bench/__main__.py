@@ -11,6 +11,7 @@ import sys
 
 import compiled
 import imports
+import parallel
 import steps
 import updates
 
@@ -19,6 +20,7 @@ BENCHES = {
     "step": lambda rounds: steps.run("Steps", steps.STEP, rounds or 9, 1000),
     "log": lambda rounds: steps.run("Logging", steps.LOG, rounds or 9, 1000),
     "compile": lambda rounds: compiled.run(rounds or 5),
+    "ddp": lambda rounds: parallel.run(rounds or 7),
     "metric": lambda rounds: updates.run(rounds or 201),
 }
 

@@ -6,18 +6,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from leyden.core.duration import UNITS, Duration
 from leyden.core.errors import (
     MisconfigurationException,
     MisconfigurationTypeError,
     MisconfigurationValueError,
+    NotYetSupported,
     PossibleUserWarning,
     warn,
 )
 from leyden.core.strategies.choice import choose_strategy
-from leyden.core.strategies.single_device import SingleDeviceStrategy
+from leyden.core.strategies.strategy import Strategy
 
 _COMPILE = ("fullgraph", "dynamic", "backend", "mode", "options", "disable")
 # the unit that a flag counts in, so that a text such as "10ep" can stand for its number
@@ -54,6 +55,10 @@ class Flags:
     num_nodes: int = 1
     precision: Any = None
     plugins: Any = None
+    timeout: Any = None
+    uneven: Literal["stop", "pad", "join"] = "stop"
+    use_distributed_sampler: bool = True
+    activation_checkpointing: Any = False
     fast_dev_run: int | bool = False
     max_epochs: int | None = None
     min_epochs: int | None = None
@@ -75,7 +80,7 @@ class Flags:
     reload_dataloaders_every_n_epochs: int = 0
     barebones: bool = False
     compile: Any = False
-    engine: SingleDeviceStrategy = field(init=False)
+    engine: Strategy = field(init=False)
 
     @property
     def compile_options(self) -> dict[str, Any]:
@@ -84,9 +89,16 @@ class Flags:
 
     def __post_init__(self) -> None:
         self.engine = choose_strategy(
-            self.accelerator, self.strategy, self.devices, self.num_nodes, self.precision, self.plugins
+            self.accelerator,
+            self.strategy,
+            self.devices,
+            self.num_nodes,
+            self.precision,
+            self.plugins,
+            self.timeout,
         )
         self._check_compile()
+        self._check_uneven()
         for flag, unit in _COUNTS.items():
             setattr(self, flag, _counted(flag, getattr(self, flag), unit))
         for flag in _SHARES:
@@ -99,6 +111,12 @@ class Flags:
         self._check_clipping()
         if self.fast_dev_run:
             self._run_little()
+
+    def _check_uneven(self) -> None:
+        if self.uneven not in ("stop", "pad", "join"):
+            raise MisconfigurationValueError(f"`uneven` must be 'stop', 'pad' or 'join'; got {self.uneven!r}.")
+        if self.uneven == "join":
+            raise NotYetSupported("`uneven='join'` comes with a later version; this one has 'stop' and 'pad'.")
 
     def _check_compile(self) -> None:
         given = self.compile

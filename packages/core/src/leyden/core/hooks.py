@@ -31,11 +31,16 @@ Call = Callable[..., Any]
 class LogScope(Protocol):
     """Where `HookTable` announces which hook runs, so that logging knows its rules."""
 
+    world_size: int
+
     def enter(self, hook: str) -> Any:
         """Begin a hook; returns the scope to go back to."""
 
     def leave(self, scope: Any) -> None:
         """Go back to an earlier scope."""
+
+    def agree(self) -> Any:
+        """Reduce over processes what was logged: a collective."""
 
 
 def overrides(owner: object, hook: str, base: type) -> bool:
@@ -144,6 +149,8 @@ class HookTable:
                 self._answering.add(hook)
                 own = getattr(self._module, hook)
                 calls.append(self.timed(f"[LightningModule]{type(self._module).__name__}.{hook}", own))
+            if last and self._scope.world_size > 1:
+                calls.append(self._scope.agree)  # what the others logged here can be monitored
             calls += [self._bound(c, hook) for c in last]
             self.table[hook] = tuple(calls)
 

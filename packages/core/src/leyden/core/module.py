@@ -20,6 +20,7 @@ from leyden.core.exporters import find_exporter
 from leyden.core.hparams import HyperparametersMixin
 from leyden.core.interfaces import MetricLike, ReportLike
 from leyden.core.module_hooks import ModuleHooks
+from leyden.core.transfer import apply_to_tensors
 
 if TYPE_CHECKING:
     from leyden.core.trainer import Trainer
@@ -426,10 +427,7 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
         if limit is None or limit <= 0:
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if how == "norm":
-            nn.utils.clip_grad_norm_(parameters, limit)
-        else:
-            nn.utils.clip_grad_value_(parameters, limit)
+        trainer.strategy.clip_gradients(parameters, limit, how)
 
     def toggle_optimizer(self, optimizer: Optimizer) -> None:
         """Let only the parameters of ``optimizer`` require gradients until `untoggle_optimizer`."""
@@ -473,7 +471,10 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
             group: The processes to gather from; None for all.
             sync_grads: Whether gradients flow back through the gathering.
         """
-        return data
+        strategy: Any = self._trainer.strategy if self._trainer is not None else None
+        if strategy is None or strategy.world_size == 1:
+            return data
+        return apply_to_tensors(data, lambda tensor: strategy.all_gather(tensor, group=group, sync_grads=sync_grads))
 
     # -- files ---------------------------------------------------------------------------------------------------------
 

@@ -104,7 +104,7 @@ def collect_rng_state(include_cuda: bool = True) -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": {
             "name": name,
-            "keys": torch.from_numpy(np.asarray(keys).copy()),
+            "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
             "pos": int(position),
             "has_gauss": int(has_gauss),
             "cached": float(cached),

@@ -4,24 +4,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from leyden.core.callback import Callback
 from leyden.core.data.advice import advise
 from leyden.core.data.ahead import DeviceCopies, streams_of
 from leyden.core.data.combined import CombinedLoader
+from leyden.core.data.evaluation_share import EvaluationShare
 from leyden.core.data.feed import Feed
 from leyden.core.data.hooks import DataHooks
+from leyden.core.data.rounds import Rounds, maximum_over
+from leyden.core.data.shard import Shard
 from leyden.core.data.source import Source, named_loaders
 from leyden.core.data.unshuffled import unshuffled
 from leyden.core.errors import MisconfigurationValueError
 from leyden.core.hooks import HookTable, overrides
 from leyden.core.interfaces import LoggerLike
-from leyden.core.logbook.book import LogBook, Results
+from leyden.core.logbook.book import LogBook
+from leyden.core.logbook.results import Results
 from leyden.core.module import LightningModule
 from leyden.core.optimizers import LRSchedulerConfig
 from leyden.core.progress import Progress
@@ -45,6 +48,7 @@ class Session:
 
     Attributes:
         flags: The trainer's flags.
+        strategy: How the run spreads over devices.
         device: Where the module and the batches are.
         optimizers: The optimisers, in a fit.
         schedulers: Their schedulers.
@@ -61,6 +65,8 @@ class Session:
         train_feed: The training batches, once they were asked for.
         val_source: Where the validation loaders come from, if there are any.
         val_feeds: The validation batches, once they were asked for.
+        other_feeds: The batches of a verb that evaluates or predicts.
+        recomputed: The parts of the module whose activations are computed again in the backward pass.
         val_check: When validation runs inside the fit, or None for never.
         training: The log book's slots of training.
         loaded_at: Epoch in which the training loader was asked for.
@@ -84,8 +90,9 @@ class Session:
         self.trainer, self.module, self.datamodule = trainer, module, datamodule
         self.callbacks, self.loggers, self.progress = list(callbacks), list(loggers), progress
         self.flags = trainer.flags
-        self.device = torch.device("cpu")
-        self.book = LogBook(module, loggers)
+        self.strategy = trainer.strategy
+        self.device = self.strategy.root_device
+        self.book = LogBook(module, loggers, self.strategy.group, self.strategy.world_size)
         self.log = self.book.log
         self.training = Results(training=True)
         self.hooks = HookTable(trainer, module, self.callbacks, self.book, trainer._profiler)
@@ -105,6 +112,8 @@ class Session:
         self.train_feed: Feed | None = None
         self.val_source: Source | None = None
         self.val_feeds: list[Feed] | None = None
+        self.other_feeds: list[Feed] = []
+        self.recomputed: list[nn.Module] = []
         self.val_check: ValCheck | None = None
         self.loaded_at = self.val_loaded_at = 0
         self.ended_with: tuple[float | int, list[float | int]] | None = None
@@ -116,6 +125,25 @@ class Session:
     def source(self, kind: str, given: Any) -> Source:
         """Return where the loaders of ``kind`` come from: the argument, the data module, or the module."""
         return Source(kind, given, (self.datamodule, self.module))
+
+    def shared(self, *, measures: bool = False) -> dict[str, Any]:
+        """Return what makes a feed one process's share: nothing with one process.
+
+        Args:
+            measures: Whether the feed is for evaluation, which repeats no sample.
+        """
+        strategy = self.strategy
+        uneven: Literal["stop", "pad", "join"] = self.flags.uneven
+        if strategy.world_size == 1:
+            return {}
+        rank, world, shard = strategy.global_rank, strategy.world_size, None
+        if measures:
+            # a forward pass of a whole copy needs nobody else, so that a process may run out of batches
+            uneven = "join" if not strategy.sharded else "pad" if uneven == "join" else uneven
+        if self.flags.use_distributed_sampler:
+            shard = EvaluationShare(rank, world, uneven) if measures else Shard(rank, world, uneven)
+        rounds = Rounds(maximum_over(strategy.side_group), uneven, measures) if uneven != "join" else None
+        return {"shard": shard, "agree": strategy.broadcast, "rounds": rounds}
 
     def make_train_feed(self) -> None:
         """Ask for the training loader, unless it was asked for already."""
@@ -130,7 +158,7 @@ class Session:
             if overfits:
                 loader = unshuffled(loader)
             advise(loader, "train")
-            self.train_feed = Feed(loader, limit, "limit_train_batches", self.preparation(0))
+            self.train_feed = Feed(loader, limit, "limit_train_batches", self.preparation(0), **self.shared())
             self.loaded_at = self.progress.epoch
 
     def reload_train_feed(self) -> None:
@@ -151,6 +179,8 @@ class Session:
     def make_val_feeds(self) -> None:
         """Ask for the validation loaders; without any batch there is no validation."""
         assert self.val_source is not None
+        for feed in self.val_feeds or ():
+            feed.order.detach()
         self.val_feeds = self.feeds(self.val_source, self.flags.limit_val_batches, "limit_val_batches")
         self.val_loaded_at = self.progress.epoch
         if not self.val_feeds:
@@ -165,7 +195,10 @@ class Session:
             loaders = unshuffled(loaders, "val")
         advise(loaders, source.kind)
         named = named_loaders(loaders)
-        return [Feed(loader, limit, flag, self.preparation(i), name) for i, (name, loader) in enumerate(named)]
+        shared = self.shared(measures=True)
+        return [
+            Feed(loader, limit, flag, self.preparation(i), name, **shared) for i, (name, loader) in enumerate(named)
+        ]
 
     def preparation(self, dataloader_idx: int) -> Any:
         """Return what brings a batch to the device, or None if batches stay as they are."""
@@ -178,23 +211,31 @@ class Session:
                 else self.module
             )
             found.append((getattr(owner, hook), overrides(owner, hook, DataHooks)))
-        if self.device.type == "cpu" and not any(own for _, own in found):
+        precision = self.strategy.precision_plugin
+        convert = precision.convert_input if precision.replaces("convert_input") else None
+        own = convert is not None or any(own for _, own in found)
+        if self.device.type == "cpu" and not own:
             return None
         streams = streams_of(self.device)
-        if streams is not None and not any(own for _, own in found):
+        if streams is not None and not own:
             return DeviceCopies(self.device, streams)
         device = self.device
 
         before, transfer, after = (self.hooks.scoped(hook, own) for hook, (own, _) in zip(hooks, found, strict=True))
 
         def prepare(batch: Any) -> Any:
+            if convert is not None:
+                batch = convert(batch)
             return after(transfer(before(batch, dataloader_idx), device, dataloader_idx), dataloader_idx)
 
         return prepare
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Run backward for manual optimisation, with its hooks."""
+        strategy = self.strategy
+        loss = strategy.precision_plugin.pre_backward(loss)
         self.hooks.call("on_before_backward", loss)
+        strategy.before_backward(loss)
         before = self.book.enter("backward")
         self.module.backward(loss, *args, **kwargs)
         self.book.leave(before)
@@ -214,8 +255,10 @@ class Session:
 
     def release(self) -> None:
         """Let go of everything large, so that nothing of a run outlives it: several runs in one process must fit."""
-        if self.train_feed is not None:
-            self.train_feed.order.detach()
+        for feed in (self.train_feed, *(self.val_feeds or ()), *self.other_feeds):
+            if feed is not None:
+                feed.order.detach()
+        self.other_feeds = []
         self.ended_with = _count(self.train_feed), self.val_batches()
         self.ended_loaders = (
             self.train_feed.given if self.train_feed is not None else None,

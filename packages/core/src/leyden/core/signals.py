@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType
 from typing import Any
+
+import torch
+import torch.distributed as dist
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
 
@@ -29,6 +33,9 @@ class StopFlag:
         True
     """
 
+    # whether this process may stop without asking others
+    alone = True
+
     def __init__(self) -> None:
         self.signum: int | None = None
         self._before: dict[int, Any] = {}
@@ -41,6 +48,13 @@ class StopFlag:
         signal.signal(signum, default)
         if callable(before) and before is not signal.default_int_handler:
             before(signum, frame)
+
+    def seen(self) -> int | None:
+        """Return the number of the signal to stop for, or None. Asked after every batch of a training."""
+        return self.signum
+
+    def drain(self) -> None:
+        """Finish what was begun to ask the other processes."""
 
     @contextmanager
     def listening(self) -> Generator[None, None, None]:
@@ -58,3 +72,53 @@ class StopFlag:
             for number, handler in self._before.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
             self._before = {}
+
+
+class AgreedStop(StopFlag):
+    """A stop flag of several processes: whichever of them was signalled, all stop after the same batch.
+
+    Every few batches a reduction is begun, and read when the next is: the processes wait for each other only if one is
+    more than that many batches behind. How many is agreed in the same message, so that there is about one a second.
+
+    Args:
+        group: A process group that speaks from the CPU and that nobody else uses.
+        first: Called once, when the first batch is done.
+        interval: Seconds between two reductions.
+    """
+
+    alone = False
+
+    def __init__(self, group: Any, first: Callable[[], None] | None = None, interval: float = 1.0) -> None:
+        super().__init__()
+        self._first = first
+        self._group, self._interval = group, interval
+        self._every, self._count, self._began = 1, 0, monotonic()
+        self._buffer = torch.zeros(2, dtype=torch.int64)
+        self._work: Any = None
+
+    def seen(self) -> int | None:
+        """Return the number of the signal that all processes stop for, or None."""
+        if self._first is not None:
+            self._first()
+            self._first = None
+        self._count += 1
+        if self._count < self._every:
+            return None
+        signum = 0
+        if self._work is not None:
+            self._work.wait()
+            signum, self._every = self._buffer.tolist()
+        now = monotonic()
+        wanted = self._count * self._interval / max(now - self._began, 1e-6)
+        self._count, self._began, self._work = 0, now, None
+        if signum:
+            return signum
+        self._buffer = torch.tensor([self.signum or 0, min(max(int(wanted), 1), 4096)])
+        self._work = dist.all_reduce(self._buffer, dist.ReduceOp.MAX, self._group, async_op=True)
+        return None
+
+    def drain(self) -> None:
+        """Finish the reduction that is under way; a signal that it tells of is heeded by the next run."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -38,19 +38,41 @@ def move_to_device(batch: Any, device: torch.device | str) -> Any:
     if callable(to) and not isinstance(batch, type):
         moved = to(device)
         return batch if moved is None else moved
+    return _rebuilt(batch, lambda part: move_to_device(part, device))
+
+
+def apply_to_tensors(data: Any, function: Callable[[Tensor], Any]) -> Any:
+    """Return ``data`` with every tensor replaced by what ``function`` makes of it; what is given is not changed.
+
+    Args:
+        data: Tensors in any nesting of lists, tuples, named tuples, dicts and dataclasses.
+        function: Called with each tensor.
+
+    Examples:
+        >>> import torch
+        >>> from leyden.core.transfer import apply_to_tensors
+        >>> apply_to_tensors({"x": torch.ones(2), "name": "a"}, lambda x: int(x.sum()))
+        {'x': 2, 'name': 'a'}
+    """
+    if isinstance(data, Tensor):
+        return function(data)
+    return _rebuilt(data, lambda part: apply_to_tensors(part, function))
+
+
+def _rebuilt(batch: Any, each: Callable[[Any], Any]) -> Any:
     if isinstance(batch, (list, tuple)):
-        parts = [move_to_device(v, device) for v in batch]
+        parts = [each(v) for v in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
     if isinstance(batch, MutableMapping):
         # copied, so that a mapping with a constructor of its own stays what it is
         batch = copy.copy(batch)
         for key, value in batch.items():
-            batch[key] = move_to_device(value, device)
+            batch[key] = each(value)
         return batch
     if is_dataclass(batch) and not isinstance(batch, type):
-        moved = copy.copy(batch)
+        rebuilt = copy.copy(batch)
         for field in fields(batch):
             if hasattr(batch, field.name):
-                object.__setattr__(moved, field.name, move_to_device(getattr(batch, field.name), device))
-        return moved
+                object.__setattr__(rebuilt, field.name, each(getattr(batch, field.name)))
+        return rebuilt
     return batch

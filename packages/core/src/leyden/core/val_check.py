@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -21,12 +22,14 @@ class ValCheck:
         every_seconds: Seconds between two validations, in the place of batches.
         since: When the clock was started, in seconds of `time.monotonic`: the beginning of the fit, or of this part of
             a resumed one, or the last validation.
+        agree: What several processes do with what each reads off its own clock.
     """
 
     every_batches: int | None
     every_epochs: int | None
     every_seconds: float | None = None
     since: float = field(default_factory=lambda: time.monotonic())
+    agree: Callable[[bool], bool] = bool
 
     def due(self, p: Progress, *, stopping: bool) -> bool:
         """Tell whether validation is due after the batch that was just processed."""
@@ -41,10 +44,9 @@ class ValCheck:
 
     def _time_is_over(self) -> bool:
         assert self.every_seconds is not None
-        now = time.monotonic()
-        if now - self.since < self.every_seconds:
+        if not self.agree(time.monotonic() - self.since >= self.every_seconds):
             return False
-        self.since = now
+        self.since = time.monotonic()
         return True
 
     def validated(self) -> None:
@@ -53,13 +55,19 @@ class ValCheck:
             self.since = time.monotonic()
 
 
-def make_val_check(interval: float | int | timedelta, every_epochs: int | None, length: int | None) -> ValCheck:
+def make_val_check(
+    interval: float | int | timedelta,
+    every_epochs: int | None,
+    length: int | None,
+    agree: Callable[[bool], bool] = bool,
+) -> ValCheck:
     """Read ``val_check_interval``.
 
     Args:
         interval: The flag: a number of batches as an int, a share of the epoch as a float, or a time.
         every_epochs: The flag ``check_val_every_n_epoch``.
         length: Batches of an epoch, or None if unknown.
+        agree: What several processes do with what each reads off its own clock.
 
     Examples:
         >>> from leyden.core.val_check import make_val_check
@@ -70,7 +78,7 @@ def make_val_check(interval: float | int | timedelta, every_epochs: int | None, 
         MisconfigurationException: The interval does not fit the data.
     """
     if isinstance(interval, timedelta):
-        return ValCheck(None, every_epochs, interval.total_seconds())
+        return ValCheck(None, every_epochs, interval.total_seconds(), agree=agree)
     if isinstance(interval, int):
         if length is not None and interval > length and every_epochs is not None:
             raise MisconfigurationValueError(

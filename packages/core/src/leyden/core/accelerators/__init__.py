@@ -6,9 +6,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leyden.core.accelerators.accelerator import Accelerator as Accelerator
     from leyden.core.accelerators.cpu import CPUAccelerator as CPUAccelerator
+    from leyden.core.accelerators.cuda import CUDAAccelerator as CUDAAccelerator
+    from leyden.core.accelerators.cuda import find_usable_cuda_devices as find_usable_cuda_devices
+    from leyden.core.accelerators.mps import MPSAccelerator as MPSAccelerator
+    from leyden.core.accelerators.registry import AcceleratorRegistry as AcceleratorRegistry
+    from leyden.core.accelerators.xla import XLAAccelerator as XLAAccelerator
+    from leyden.core.accelerators.xpu import XPUAccelerator as XPUAccelerator
 else:
-    _LAZY = {"CPUAccelerator": "leyden.core.accelerators.cpu"}
+    _LAZY = {
+        "Accelerator": "leyden.core.accelerators.accelerator",
+        "AcceleratorRegistry": "leyden.core.accelerators.registry",
+        "CPUAccelerator": "leyden.core.accelerators.cpu",
+        "CUDAAccelerator": "leyden.core.accelerators.cuda",
+        "MPSAccelerator": "leyden.core.accelerators.mps",
+        "XLAAccelerator": "leyden.core.accelerators.xla",
+        "XPUAccelerator": "leyden.core.accelerators.xpu",
+        "find_usable_cuda_devices": "leyden.core.accelerators.cuda",
+    }
 
     def __getattr__(name):
         if name not in _LAZY:
@@ -23,4 +39,13 @@ else:
         return sorted({*globals(), *__all__})
 
 
-__all__ = ["CPUAccelerator"]
+__all__ = [
+    "Accelerator",
+    "AcceleratorRegistry",
+    "CPUAccelerator",
+    "CUDAAccelerator",
+    "MPSAccelerator",
+    "XLAAccelerator",
+    "XPUAccelerator",
+    "find_usable_cuda_devices",
+]

@@ -7,10 +7,13 @@ from typing import Any
 
 import torch
 
+from leyden.core.accelerators.accelerator import Accelerator
+from leyden.core.accelerators.devices import processes_here
+from leyden.core.accelerators.load import machine_load
 from leyden.core.errors import MisconfigurationException, MisconfigurationTypeError
 
 
-class CPUAccelerator:
+class CPUAccelerator(Accelerator):
     """The CPU, which is always there.
 
     Examples:
@@ -30,6 +33,14 @@ class CPUAccelerator:
 
     def teardown(self) -> None:
         """Free what the device holds: nothing."""
+
+    def get_device_stats(self, device: torch.device | str) -> dict[str, Any]:
+        """Return how busy the machine is: ``cpu_vm_percent``, ``cpu_percent`` and ``cpu_swap_percent``.
+
+        Raises:
+            MissingExtraError: `psutil` is not installed.
+        """
+        return machine_load("CPU", "cpu")
 
     @staticmethod
     def parse_devices(devices: int | str) -> int:
@@ -55,8 +66,8 @@ class CPUAccelerator:
 
     @staticmethod
     def auto_device_count() -> int:
-        """Return how many processes ``devices="auto"`` means."""
-        return 1
+        """Return how many processes ``devices="auto"`` means: one, or those that another launcher has started."""
+        return processes_here() or 1
 
     @staticmethod
     def is_available() -> bool:

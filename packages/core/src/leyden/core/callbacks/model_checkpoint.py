@@ -140,8 +140,9 @@ class ModelCheckpoint(Callback):
             return
         folder = self.folder(trainer)
         self.dirpath = str(folder)
-        file.check_writable(folder)
-        file.sweep(folder)
+        if trainer.is_global_zero:
+            file.check_writable(folder)
+            file.sweep(folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -151,8 +152,10 @@ class ModelCheckpoint(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save if a number of steps or a time is over."""
-        if not self._triggers.batch_is_due(trainer.global_step):
+        if not self._triggers.batch_is_due(trainer.global_step, trainer.strategy.any_decision):
             return
+        assert trainer._session is not None
+        trainer._session.book.agree()
         stale = not self._at_train_epoch_end(trainer) and validation_follows(trainer)
         if self.monitor is not None and (stale or self.monitor not in trainer.callback_metrics):
             self._waits_for_validation = True
@@ -180,8 +183,9 @@ class ModelCheckpoint(Callback):
         if isinstance(exception, Interrupted):
             path = self._save_newest(trainer)
             trainer._say(f"interrupted; the run is saved in {path}. Go on with ckpt_path='auto'.")
-        elif self.save_on_exception and not self._skips(trainer):
-            self._write(trainer, self._free_path(self._values(trainer)))
+        elif self.save_on_exception and trainer.world_size == 1 and not self._skips(trainer):
+            # of several processes only this one may have failed, and it can not save alone
+            self._write(trainer, self._free_path(trainer, self._values(trainer)))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last state if nothing was saved, and note in the newest file that the run is finished."""
@@ -191,7 +195,7 @@ class ModelCheckpoint(Callback):
             self._write_last(trainer)
         last = Path(self.last_model_path) if self.save_last else self._last_path(trainer)
         newest = next((Path(p) for p in (self._newest, self.best_model_path) if p and Path(p).exists()), None)
-        if newest is None:
+        if newest is None or not trainer.is_global_zero:
             return
         linked = last.exists() and last != newest and last.samefile(newest)
         if not self.save_last and last != newest and last.exists() and is_of(last, trainer._run_id):
@@ -229,7 +233,8 @@ class ModelCheckpoint(Callback):
         if self.save_last:
             last = Path(self.last_model_path)
             if saved is not None and saved != last:
-                link(saved, last)
+                if trainer.is_global_zero:
+                    link(saved, last)
             else:
                 self._write(trainer, last)
             self._remove(trainer, before, last)
@@ -245,7 +250,7 @@ class ModelCheckpoint(Callback):
             self._tell(trainer, f"{self.monitor!r} was not in top {self.save_top_k}")
             return None
         out = self._retention.outgoing
-        path = self._free_path(values, out)
+        path = self._free_path(trainer, values, out)
         self._retention.keep(str(path), score)
         best, top = self.best_k_models[self.best_model_path], len(self.best_k_models)
         self._tell(
@@ -273,7 +278,7 @@ class ModelCheckpoint(Callback):
 
     def _save_unscored(self, trainer: Trainer, values: dict[str, Tensor]) -> Path:
         """Save where no value is monitored: the newest file takes the place of the one before, or stands beside it."""
-        path = self._free_path(values, self.best_model_path)
+        path = self._free_path(trainer, values, self.best_model_path)
         out = self._retention.keep_newest(str(path))
         self._tell(trainer, f"saving model to {str(path)!r}")
         self._write(trainer, path)
@@ -306,7 +311,7 @@ class ModelCheckpoint(Callback):
 
     def _remove(self, trainer: Trainer, path: str, newer: Path) -> None:
         """Delete a file that another one replaced; what another run left is not this run's to delete."""
-        if not path:
+        if not path or not trainer.is_global_zero:
             return
         old = Path(path).absolute()
         resumed = trainer.ckpt_path
@@ -361,22 +366,25 @@ class ModelCheckpoint(Callback):
         name += self.FILE_EXTENSION
         return str(Path(self.dirpath) / name) if self.dirpath else name
 
-    def _free_path(self, values: dict[str, Tensor], replaced: str | None = None) -> Path:
-        return self._unused(values, None, lambda path: str(path) == replaced)
+    def _free_path(self, trainer: Trainer, values: dict[str, Tensor], replaced: str | None = None) -> Path:
+        return self._unused(trainer, values, None, lambda path: str(path) == replaced)
 
     def _last_path(self, trainer: Trainer, values: dict[str, Tensor] | None = None) -> Path:
         def own(path: Path) -> bool:
             return str(path) == self.last_model_path or is_of(path, trainer._run_id)
 
-        return self._unused(self._values(trainer) if values is None else values, self.CHECKPOINT_NAME_LAST, own)
+        return self._unused(trainer, values or self._values(trainer), self.CHECKPOINT_NAME_LAST, own)
 
-    def _unused(self, values: dict[str, Tensor], pattern: str | None, own: Callable[[Path], bool]) -> Path:
+    def _unused(
+        self, trainer: Trainer, values: dict[str, Tensor], pattern: str | None, own: Callable[[Path], bool]
+    ) -> Path:
+        """Return a path that stands free or may be written over: the process that writes chooses it for all."""
         path = Path(self.format_checkpoint_name(values, pattern))
         version = self.STARTING_VERSION
         while self._enable_version_counter and path.exists() and not own(path):
             path = Path(self.format_checkpoint_name(values, pattern, ver=version))
             version += 1
-        return path
+        return trainer.strategy.broadcast(path)
 
     def state_dict(self) -> dict[str, Any]:
         """Return which files are kept, with their scores."""

@@ -153,7 +153,9 @@ class Timer(Callback):
         self._end[stage] = time.monotonic()
 
     def _check(self, trainer: Trainer) -> None:
-        if self._duration is None or trainer.should_stop or self.time_elapsed() < self._duration:
+        if self._duration is None or trainer.should_stop:
+            return
+        if not trainer.strategy.any_decision(self.time_elapsed() >= self._duration):
             return
         trainer.should_stop = True
         if self._verbose and trainer.is_global_zero:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -65,13 +66,18 @@ class Triggers:
         """Start the clock."""
         self._last_time = time.monotonic()
 
-    def batch_is_due(self, global_step: int) -> bool:
-        """Tell whether to save after a batch; if a time is over, the next one begins."""
+    def batch_is_due(self, global_step: int, agree: Callable[[bool], bool] = bool) -> bool:
+        """Tell whether to save after a batch; if a time is over, the next one begins.
+
+        Args:
+            global_step: Steps of the run.
+            agree: What several processes do with what each reads off its own clock.
+        """
         if self.train_time_interval is not None:
-            now = time.monotonic()
-            if now - self._last_time < self.train_time_interval.total_seconds():
+            over = time.monotonic() - self._last_time >= self.train_time_interval.total_seconds()
+            if not agree(over):
                 return False
-            self._last_time = now
+            self._last_time = time.monotonic()
             return True
         return self.every_n_train_steps > 0 and global_step % self.every_n_train_steps == 0
 

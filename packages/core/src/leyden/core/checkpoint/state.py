@@ -48,7 +48,7 @@ def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
         "epoch": p.epoch,
         "global_step": p.global_step,
         "pytorch-lightning_version": REFERENCE_VERSION,
-        "state_dict": module.state_dict(),
+        "state_dict": s.strategy.model_state_dict(),
         "loops": loops,
     }
     own: dict[str, Any] = {
@@ -56,18 +56,25 @@ def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
         "version": importlib.metadata.version("leyden-core"),
         "progress": p.state_dict(),
     }
+    precision = s.strategy.precision_plugin
     if not weights_only:
+        if precision_state := precision.state_dict():
+            checkpoint[type(precision).__qualname__] = precision_state
         checkpoint["callbacks"] = _callback_states(s)
-        checkpoint["optimizer_states"] = [o.state_dict() for o in s.optimizers]
+        checkpoint["optimizer_states"] = [s.strategy.optimizer_state_dict(o) for o in s.optimizers]
         checkpoint["lr_schedulers"] = [c.scheduler.state_dict() for c in s.schedulers]
-        own["rng"] = {"0": collect_rng_state()}
+        states = s.strategy.gather_objects(collect_rng_state())
+        own["rng"] = {str(rank): rng for rank, rng in enumerate(states)}
         own["data"] = {"order": s.train_feed.order.start if s.train_feed is not None else None}
         own["open_window"] = _open_gradients(s)
-        own["window_weights"] = [_number(s.window_weights.get(id(o))) for o in s.optimizers]
-        own["logbook"] = s.book.state_dict(s.training)
+        own["window_weights"] = [_number(s, s.window_weights.get(id(o))) for o in s.optimizers]
+        books = s.strategy.gather_objects(s.book.state_dict(s.training))
+        own["logbook"] = books[0]
+        if len(books) > 1:
+            own["logbooks"] = books  # sums of an open epoch are each process's own
         own["loggers"] = _logger_states(s)
         own["env"] = {
-            "world": 1,
+            "world": s.strategy.world_size,
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
             "device": s.device.type,
@@ -121,11 +128,15 @@ def _open_gradients(s: Session) -> dict[str, torch.Tensor]:
         return {name: q.grad.detach().clone() for name, q in named if q.grad is not None and id(q) in own}
     if not s.has_gradients or p.is_last_batch or p.batch % s.flags.accumulate_grad_batches == 0:
         return {}
-    return {name: q.grad.detach().clone() for name, q in named if q.grad is not None}
+    if s.strategy.world_size == 1:
+        return {name: q.grad.detach().clone() for name, q in named if q.grad is not None}
+    # each process holds its own; their mean, on all, closes the window with the same gradients
+    whole = {name: q.grad if q.grad is not None else torch.zeros_like(q) for name, q in named if q.requires_grad}
+    return {name: s.strategy.reduce(gradient.detach()) for name, gradient in whole.items()}
 
 
-def _number(weight: Any) -> float | None:
-    return None if weight is None else float(weight)
+def _number(s: Session, weight: Any) -> float | None:
+    return None if weight is None else float(s.strategy.reduce(torch.as_tensor(weight, dtype=torch.float64)))
 
 
 def _logger_states(s: Session) -> list[dict[str, Any]]:
@@ -162,7 +173,7 @@ def restore_model(s: Session, checkpoint: dict[str, Any]) -> None:
         raise CheckpointError(f"the checkpoint has no `state_dict`; it holds {sorted(map(str, checkpoint))}.")
     module.on_load_checkpoint(checkpoint)
     try:
-        module.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
+        s.strategy.load_model_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
     except RuntimeError as error:
         raise MisfitError(
             f"the checkpoint does not fit {type(module).__name__}: {error}\nSet `strict_loading = False` on the"
@@ -226,7 +237,10 @@ def restore_training(s: Session, checkpoint: dict[str, Any]) -> None:
             f"the checkpoint holds {len(states)} optimizers, `configure_optimizers` returned {len(s.optimizers)}."
         )
     for optimizer, state in zip(s.optimizers, states, strict=True):
-        optimizer.load_state_dict(state)
+        s.strategy.load_optimizer_state_dict(optimizer, state)
+    precision = s.strategy.precision_plugin
+    if type(precision).__qualname__ in checkpoint:
+        precision.load_state_dict(checkpoint[type(precision).__qualname__])
     for config, state in zip(s.schedulers, checkpoint["lr_schedulers"], strict=False):
         config.scheduler.load_state_dict(state)
     own = checkpoint.get("leyden", {})
@@ -240,8 +254,16 @@ def restore_training(s: Session, checkpoint: dict[str, Any]) -> None:
         if weight is not None:
             s.window_weights[id(optimizer)] = weight
     if "logbook" in own:
-        s.book.load_state_dict(own["logbook"], s.training)
-    p, rng = s.progress, own.get("rng", {}).get("0")
+        books, rank = own.get("logbooks", [own["logbook"]]), s.strategy.global_rank
+        alike = len(books) == s.strategy.world_size
+        s.book.load_state_dict(books[rank] if alike else {**books[0], "slots": []}, s.training)
+        if not alike and s.progress.batch:
+            warn(
+                "LY-C011",
+                f"the checkpoint was written by {len(books)} processes, {s.strategy.world_size} go on: values logged"
+                " over the open epoch hold its second part alone.",
+            )
+    p, rng = s.progress, own.get("rng", {}).get(str(s.strategy.global_rank))
     s.epoch_start_steps = p.global_step
     if p.cut and not enough(s):
         # more steps are wanted now: the epoch goes on where it was left
@@ -259,7 +281,12 @@ def enough(s: Session) -> bool:
 
 
 def _say_what_changed(env: dict[str, Any] | None, s: Session) -> None:
-    now = {"threads": torch.get_num_threads(), "torch": str(torch.__version__), "device": s.device.type}
+    now = {
+        "world": s.strategy.world_size,
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "device": s.device.type,
+    }
     changed = [f"{k} was {env[k]}, is {v}" for k, v in now.items() if env is not None and env.get(k) != v]
     if changed:
         warn(

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler
 
+from leyden.core.data.shard import distributed_sampler
 from leyden.core.data.source import leaves
 from leyden.core.errors import PossibleUserWarning, warn
 
 
 def advise(loaders: Any, kind: str) -> None:
-    """Warn of a loader that shuffles where results are measured, and of a length that workers may not keep to.
+    """Warn of a loader that shuffles or repeats where results are measured, and of a length workers may not keep to.
 
     Args:
         loaders: One loader, a collection of them, or a `CombinedLoader`.
@@ -34,6 +35,16 @@ def _advise(loader: Any, kind: str) -> None:
                 " avoid having duplicate data.",
                 PossibleUserWarning,
             )
+    elif kind in ("val", "test") and _repeats(distributed_sampler(loader)):
+        verb = "validate" if kind == "val" else "test"
+        warn(
+            "LY-D007",
+            f"A `DistributedSampler` of your own in a {kind} dataloader repeats samples to make the processes' numbers"
+            f" equal, and `trainer.{verb}()` counts them again. Without it every sample is evaluated exactly once;"
+            " otherwise it is recommended to use `Trainer(devices=1, num_nodes=1)` to ensure each sample/batch gets"
+            " evaluated exactly once.",
+            PossibleUserWarning,
+        )
     elif kind in ("val", "test") and isinstance(loader.sampler, RandomSampler):
         warn(
             "LY-D002",
@@ -41,3 +52,9 @@ def _advise(loader: Any, kind: str) -> None:
             " shuffling off for val/test dataloaders.",
             PossibleUserWarning,
         )
+
+
+def _repeats(sampler: Any) -> bool:
+    if not isinstance(sampler, DistributedSampler) or sampler.drop_last:
+        return False
+    return len(sampler.dataset) % sampler.num_replicas != 0  # type: ignore[arg-type]

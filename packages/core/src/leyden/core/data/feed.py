@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from math import inf
 from typing import Any
 
 from leyden.core.data.ahead import DeviceCopies, has_workers
-from leyden.core.data.combined import CombinedLoader, sized_length
+from leyden.core.data.combined import CombinedLoader
 from leyden.core.data.order import Order, set_epoch
 from leyden.core.data.orders import Orders
-from leyden.core.data.shard import Shard
+from leyden.core.data.rounds import Rounds, may_be_uneven
+from leyden.core.data.shard import Share
 from leyden.core.data.source import is_collection
 from leyden.core.errors import MisconfigurationException
 
@@ -49,10 +52,6 @@ def _stage(flag: str) -> str:
     return flag.removeprefix("limit_").removesuffix("_batches")
 
 
-def _share(length: int | None, shard: Shard | None) -> int | None:
-    return length if shard is None or length is None else shard.count(length)
-
-
 class Feed:
     """The batches of one loader, or of several in the shape of their collection.
 
@@ -62,9 +61,13 @@ class Feed:
         limit: How many batches: an int, or a fraction as a float.
         flag: Name of the flag that holds ``limit``.
         prepare: Brings a batch to its device, or None if there is nothing to do.
-        shard: The share of the batches that is this process's; None for all of them. It is at work once
-            ``order.attach`` observes the loader.
         name: Name of the loader, where loaders come in a dict.
+        shard: The share of the batches that is this process's: a `Shard`, or an `EvaluationShare` where results are
+            measured; None for all of them. It is at work until ``order.detach``. Loaders over data sets that can only
+            be iterated over, or with a sampler that draws for one process, are left as they are.
+        agree: Returns what it is given in the first process, on all processes; called once for a pass over shared
+            batches in random order. None where processes draw alike without it.
+        rounds: What keeps processes together whose loaders may end at different times; None where nothing has to.
 
     Attributes:
         loader: What is iterated over: the loader, or the `CombinedLoader` of several.
@@ -82,28 +85,30 @@ class Feed:
         flag: str,
         prepare: Callable[[Any], Any] | None = None,
         name: str | None = None,
-        shard: Shard | None = None,
+        shard: Share | None = None,
+        agree: Callable[[Any], Any] | None = None,
+        rounds: Rounds | None = None,
     ) -> None:
         self.prepare, self.name = prepare, name
+        self._like = partial(Feed, prepare=prepare, name=name, shard=shard, agree=agree, rounds=rounds)
         self.loader: Iterable[Any] = CombinedLoader(loader, "max_size_cycle") if is_collection(loader) else loader
         self.order: Order | Orders
         if isinstance(self.loader, CombinedLoader):
             self.given = self.loader.iterables
-            sizes = [_share(sized_length(leaf), shard) for leaf in self.loader.flattened]
+            self.order = Orders(self.loader, shard, agree)
+            sizes = [part.length for part in self.order.parts]
             limits = [inf if (n := limited(size, limit, flag)) is None else n for size in sizes]
             # a loader without a length may end before all others, whatever they say
             whole = [inf if size is None else size for size in sizes]
             self.available = None if None in sizes else self.loader.length(whole)
             self.length = self.loader.length(limits)
-            self.order = Orders(self.loader, limits)
-            for part in self.order.parts:
-                part.shard = shard
+            self.order.limits = limits
         else:
             self.given = loader
-            self.available = _share(sized_length(loader), shard)
+            self.order = Order(loader, shard, agree)
+            self.available = self.order.length
             self.length = limited(self.available, limit, flag)
-            self.order = Order(loader)
-            self.order.shard = shard
+        self.rounds = rounds if any(may_be_uneven(leaf) for leaf in self._leaves) else None
         self.copies = prepare if isinstance(prepare, DeviceCopies) and has_workers(self.loader) else None
         self.is_last = False
 
@@ -112,10 +117,18 @@ class Feed:
         """Whether the loader itself knows how many batches it has."""
         return self.available is not None
 
+    @property
+    def _leaves(self) -> list[Any]:
+        return self.loader.flattened if isinstance(self.loader, CombinedLoader) else [self.loader]
+
     def set_epoch(self, epoch: int) -> None:
         """Tell the samplers which epoch begins, if they want to know."""
-        for leaf in self.loader.flattened if isinstance(self.loader, CombinedLoader) else [self.loader]:
+        for leaf in self._leaves:
             set_epoch(leaf, epoch)
+
+    def first(self, limit: float | int, flag: str) -> Feed:
+        """Return a feed of the same loader with another limit."""
+        return self._like(self.loader, limit, flag)
 
     def batches(self, position: int = 0, start: Any = None) -> Iterator[Any]:
         """Begin a pass; the loader's iterator exists when this returns, the first batch is fetched later.
@@ -126,12 +139,14 @@ class Feed:
                 kind of loader is not used.
         """
         self.is_last = False
-        if self.length is not None and self.length <= position:
+        if self.length is not None and self.length <= position and self.rounds is None:
             return iter(())
         if isinstance(self.order, Orders):
             source = self.order.iterate(position, start)
         else:
             source = self.order.iterate(position, start if isinstance(start, dict) else None)
+        if self.rounds is not None:
+            return self._in_rounds(self.rounds, source, position)
         return self._sized(source, position) if self.sized else self._ahead(source, position)
 
     def _sized(self, source: Iterator[Any], position: int) -> Iterator[Any]:
@@ -161,3 +176,16 @@ class Feed:
             following = missing if index == length else next(source, missing)
             self.is_last = following is missing
             yield batch if prepare is None else prepare(batch)
+
+    def _in_rounds(self, rounds: Rounds, source: Iterator[Any], position: int) -> Iterator[Any]:
+        if self.length is not None:
+            source = islice(source, max(self.length - position, 0))
+        for batch, last in rounds.over(source, self._again):
+            self.is_last = last
+            yield batch if self.prepare is None else self.prepare(batch)
+
+    def _again(self) -> Iterator[Any]:
+        # not as a pass of the order: what is recorded is the pass that batches are counted in
+        if isinstance(self.loader, CombinedLoader):
+            return (batch for batch, _, _ in self.loader)
+        return iter(self.loader)

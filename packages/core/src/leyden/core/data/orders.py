@@ -3,47 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from leyden.core.data.combined import CombinedLoader, Item
-from leyden.core.data.order import Order, _generators
-from leyden.core.seeding import collect_rng_state, restore_rng_state
+from leyden.core.data.order import Order
+from leyden.core.data.shard import Share
 
 
 class _Part(Order):
     """The order of one loader of several; ``at`` is how many items were given when its current pass began."""
 
-    def __init__(self, loader: Any, alone: bool) -> None:
-        super().__init__(loader)
-        self.at: int | None = None
-        if not alone:
-            # two passes at once through one sampler can not be told from each other
-            self._attribute = None
-
-    def go_on(self, offset: int, start: dict[str, Any] | None) -> Iterator[Any]:
-        """Begin a pass at an offset, which may be 0: it is the recorded pass all the same."""
-        if start is None or self._attribute is None:
-            return self.iterate(offset)
-        self._replay = (start, offset)
-        return iter(self.loader)
-
-    def run(self, inner: Iterable[Any]) -> Iterator[Any]:
-        """Iterate over a sampler; a recorded pass at offset 0 has to draw its order before the state is put back."""
-        if self._replay is None or self._replay[1] > 0:
-            yield from super().run(inner)
-            return
-        (start, _), self._replay = self._replay, None
-        outside = collect_rng_state()
-        restore_rng_state(start)
-        for generator, state in zip(_generators(*self._owners(inner)), start["generators"], strict=True):
-            generator.set_state(state)
-        indices = super().run(inner)
-        first = list(islice(indices, 1))
-        restore_rng_state(outside)
-        yield from first
-        yield from indices
+    at: int | None = None
 
 
 class Orders:
@@ -51,14 +22,22 @@ class Orders:
 
     Args:
         loader: The loaders.
-        limits: Batches to take of each where they come one after the other.
+        shard: The share of each loader's batches that is this process's; None for all of them.
+        agree: Returns what it is given in the first process, on all processes; None where each draws for itself.
+
+    Attributes:
+        limits: Batches to take of each where they come one after the other; None for all.
+        parts: The order of each loader.
     """
 
-    def __init__(self, loader: CombinedLoader, limits: Sequence[int | float] | None = None) -> None:
-        self.loader, self.limits = loader, limits
-        leaves = loader.flattened
-        self.parts = [_Part(leaf, sum(other is leaf for other in leaves) == 1) for leaf in leaves]
+    def __init__(
+        self, loader: CombinedLoader, shard: Share | None = None, agree: Callable[[Any], Any] | None = None
+    ) -> None:
+        self.loader, self.agree = loader, agree
+        self.limits: Sequence[int | float] | None = None
+        self.parts = [_Part(leaf, shard, agree) for leaf in loader.flattened]
         self._given = 0
+        self._agreed: dict[int, Any] = {}
 
     @property
     def start(self) -> list[dict[str, Any] | None]:
@@ -88,6 +67,7 @@ class Orders:
             self._given = position
             return self._counted(self._go_on(position, start))
         self._given = 0
+        self._agree()
         batches = self._counted(self._fresh())
         for _ in range(position):
             next(batches, None)
@@ -100,10 +80,17 @@ class Orders:
         complete = self.loader.mode == "sequential" or len(begun) == len(start)
         return bool(begun) and complete and max(begun) <= position
 
+    def _agree(self) -> None:
+        """Agree on where the first pass of every loader begins: when others begin, a process may be alone."""
+        agreeing = [index for index, part in enumerate(self.parts) if part.agrees]
+        if self.agree is not None and agreeing:
+            self._agreed = self.agree({index: self.parts[index].own_start() for index in agreeing})
+
     def _begin(self, index: int) -> Iterator[Any]:
         part = self.parts[index]
         part.at = self._given
-        return part.iterate()
+        agreed = self._agreed.pop(index, None)
+        return part.begin() if agreed is None else part.go_on(0, agreed)
 
     def _counted(self, items: Iterator[Item]) -> Iterator[Any]:
         for batch, _, _ in items:

@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from leyden.core.data.combined import CombinedLoader, flatten, rebuild
+from leyden.core.data.shard import distributed_sampler
 from leyden.core.data.source import is_collection
 from leyden.core.errors import PossibleUserWarning, warn
 
@@ -34,7 +35,8 @@ def unshuffled(loaders: Any, kind: str = "train") -> Any:
 def _unshuffled(loader: Any, kind: str) -> Any:
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return loader
-    if isinstance(loader.sampler, SequentialSampler):
+    distributed = distributed_sampler(loader)
+    if isinstance(loader.sampler, SequentialSampler) or not getattr(distributed, "shuffle", distributed is None):
         return loader
     warn(
         "LY-T004",
@@ -43,7 +45,11 @@ def _unshuffled(loader: Any, kind: str) -> Any:
         PossibleUserWarning,
     )
     plain = copy.copy(loader)
-    sampler = SequentialSampler(loader.dataset)  # type: ignore[arg-type]
+    sampler: Any = SequentialSampler(loader.dataset)  # type: ignore[arg-type]
+    if distributed is loader.sampler:
+        # the copy goes on to draw for one process only
+        sampler = copy.copy(distributed)
+        sampler.shuffle = False
     # DataLoader refuses plain assignment of its samplers once it is built
     object.__setattr__(plain, "sampler", sampler)
     if loader.batch_size is not None:

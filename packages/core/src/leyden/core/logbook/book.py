@@ -11,16 +11,21 @@ from torch import Tensor, nn
 
 from leyden.core.errors import MisconfigurationException, MisconfigurationTypeError
 from leyden.core.interfaces import LoggerLike, MetricLike
+from leyden.core.logbook.agreement import Agreement, ranks_of
 from leyden.core.logbook.batch_size import BatchSize
+from leyden.core.logbook.results import Results as Results
 from leyden.core.logbook.rows import write_row, writer
 from leyden.core.logbook.rules import resolve
 from leyden.core.logbook.slot import (
     ADD_INDEX,
+    GROUP,
     LOGGER,
     ON_EPOCH,
     ON_STEP,
     PROG_BAR,
+    RANK_ZERO_ONLY,
     REDUCE_FX,
+    SYNC_DIST,
     AnySlot,
     Flags,
     MetricSlot,
@@ -31,69 +36,38 @@ from leyden.core.logbook.slot import (
 )
 
 Values = dict[str, Tensor]
-Table = dict[str | int, AnySlot]
-
-
-class Results:
-    """The slots of one stage (training, validation, ...): one table per hook, and one set of tables per loader.
-
-    Args:
-        training: Whether the stage is training: its step values can be monitored.
-        loaders: The names of the loaders that the stage goes through, None for one without a name.
-    """
-
-    def __init__(self, *, training: bool = False, loaders: Sequence[str | None] = (None,)) -> None:
-        self.training, self.loaders = training, loaders
-        self.by_loader: dict[int | None, dict[str, Table]] = {}
-        self.loader: int | None = None
-        self.tables = self.select(None)
-        self.on_epoch = False
-
-    def select(self, loader: int | None) -> dict[str, Table]:
-        """Make the tables of one loader current; None stands for what belongs to no loader."""
-        self.loader = loader
-        self.tables = self.by_loader.setdefault(loader, {})
-        return self.tables
-
-    def endings(self, add_index: bool) -> tuple[str, str]:
-        """Return what follows a name logged for the current loader: in results, and in loggers and bar."""
-        if not add_index or self.loader is None or len(self.loaders) == 1:
-            return "", ""
-        index, name = f"/dataloader_idx_{self.loader}", self.loaders[self.loader]
-        # a name that several loaders share tells none of them
-        return index, index if name is None or self.loaders.count(name) > 1 else f"/{name}"
-
-    def slots(self) -> Iterator[tuple[str, AnySlot]]:
-        """Yield the current loader's slots with the hook that made them."""
-        for hook, table in self.tables.items():
-            for slot in table.values():
-                yield hook, slot
-
-    def clear(self) -> None:
-        """Forget all values; the slots stay."""
-        for tables in self.by_loader.values():
-            for table in tables.values():
-                for slot in table.values():
-                    slot.clear()
 
 
 class LogBook:
     """Everything that is logged during a run.
 
     A call of `self.log` finds its slot by the running hook and the name and appends to it. At a boundary the slots
-    become
-    values: ``callback_metrics`` for monitors, a row for the loggers, numbers for the progress bar.
+    become values: ``callback_metrics`` for monitors, a row for the loggers, numbers for the progress bar.
+
+    With several processes `agree`, `end_batches` and `step_row` are collectives: every process enters them at the same
+    places of the loop, whatever it has logged. Everything that reads is none, and may be called by one process alone.
 
     Args:
         module: The module whose metrics may be logged.
         loggers: Where rows go.
+        group: The processes that values are reduced over; None for all.
+        world_size: How many they are.
 
     Attributes:
+        world_size: How many processes values are reduced over.
         evaluated: Batches that evaluation has seen in this run, by stage and loader: the x axis of its step values.
     """
 
-    def __init__(self, module: nn.Module | None = None, loggers: Sequence[LoggerLike] = ()) -> None:
+    def __init__(
+        self,
+        module: nn.Module | None = None,
+        loggers: Sequence[LoggerLike] = (),
+        group: Any = None,
+        world_size: int = 1,
+    ) -> None:
         self._module, self._loggers = module, loggers
+        self.world_size = world_size
+        self._agreement = Agreement(module, group) if world_size > 1 else None
         self.enabled = True
         self.hook: str | None = None
         self.batch: Any = None
@@ -195,7 +169,21 @@ class LogBook:
                 f"You called `self.log({name}, ...)` twice in `{hook}` with different arguments. This is not allowed"
             )
         suffix, label = results.endings(flags[ADD_INDEX])
-        routing = Routing(name, suffix, on_step, on_epoch, flags[PROG_BAR], flags[LOGGER] is not False, label)
+        sync = None if flags[SYNC_DIST] is None else bool(flags[SYNC_DIST])
+        if getattr(value, "sync_on_compute", True) is False:  # a metric that was told to stay what this process saw
+            sync = False
+        routing = Routing(
+            name,
+            suffix,
+            on_step,
+            on_epoch,
+            bool(flags[PROG_BAR]),
+            flags[LOGGER] is not False,
+            label,
+            sync,
+            bool(flags[RANK_ZERO_ONLY]),
+            ranks_of(flags[GROUP]),
+        )
         slot: AnySlot
         if isinstance(value, MetricLike):
             self._check_metric(name, value, attribute)
@@ -224,44 +212,98 @@ class LogBook:
 
     # -- boundaries ----------------------------------------------------------------------------------------------------
 
-    def _collect(self, results: Results) -> tuple[Values, Values, Values, Values]:
-        """Return what monitors, loggers, bar and results see: step values during the batches, epoch values after."""
-        monitored: Values = {}
-        logged: Values = {}
-        shown: Values = {}
-        reported: Values = {}
+    def _values(self, results: Results) -> Iterator[tuple[Routing, str, Tensor | None, Tensor | None]]:
+        """Yield routing, name, the value for monitors and the one for loggers."""
+        if self._agreement is not None:
+            yield from self._agreement.values(results)
+            return
         step = not results.on_epoch
         for _, slot in results.slots():
             r = slot.routing
-            if not (r.on_step if step else r.on_epoch):
-                continue
-            for name, value in slot.step_values() if step else slot.epoch_values():
-                full = r.step_name(name) if step else r.epoch_name(name)
-                if r.logger:
-                    logged[full + r.label] = value
-                    reported[full + r.suffix] = value
-                if results.training or not step:
-                    for ending in {r.suffix, r.label}:
-                        monitored[name + ending] = value
-                        monitored[full + ending] = value
-                if r.prog_bar:
-                    shown[full + r.label] = value
-        return monitored, logged, shown, reported
+            if r.on_step if step else r.on_epoch:
+                for name, value in slot.step_values() if step else slot.epoch_values():
+                    yield r, name, value, value
 
     def publish(self) -> tuple[Values, Values]:
-        """Bring the current stage's values to where they are read; returns those for results and those for loggers."""
-        if self.results is None:
-            return {}, {}
-        monitored, logged, shown, reported = self._collect(self.results)
-        self._monitored.update(monitored)
+        """Bring the current stage's values to where they are read: step values during the batches, epoch values after.
+
+        This process does it alone: with several, its own values stand in for those that are not agreed on yet.
+
+        Returns:
+            The values for results, and those for loggers.
+        """
+        reported: Values = {}
+        logged: Values = {}
+        results = self.results
+        if results is None:
+            return reported, logged
+        step = not results.on_epoch
+        for r, name, everywhere, here in self._values(results):
+            full = r.step_name(name) if step else r.epoch_name(name)
+            if r.logger:
+                if here is not None:
+                    logged[full + r.label] = here
+                found = everywhere if everywhere is not None else here
+                if found is not None:
+                    reported[full + r.suffix] = found
+            if everywhere is not None and (results.training or not step):
+                for ending in {r.suffix, r.label}:
+                    self._monitored[name + ending] = everywhere
+                    self._monitored[full + ending] = everywhere
+            if r.prog_bar and here is not None:
+                self._shown[full + r.label] = here
         self._logged.update(logged)
-        self._shown.update(shown)
         return reported, logged
 
+    def agree(self) -> tuple[Values, Values]:
+        """Reduce over processes what can be monitored now, and publish it: step values, or the epoch's new values.
+
+        Whoever lets a value steer (a checkpoint, a stop, a learning rate) asks for this first, on every process.
+
+        Returns:
+            The values for results, and those for loggers.
+        """
+        results = self.results
+        if self._agreement is not None and results is not None:
+            for step, values in self._agreement.settle(results, epoch=results.on_epoch).items():
+                self.write(values, step, None)
+        return self.publish()
+
+    def end_batches(self) -> tuple[Values, Values]:
+        """Publish the last step's values and then, as the stage's batches are over, those of the epoch.
+
+        Returns:
+            The epoch's values for results, and those for loggers.
+        """
+        results = self.results
+        if results is None:
+            return {}, {}
+        if self._agreement is None:
+            self.publish()
+            results.on_epoch = True
+            return self.publish()
+        rows = self._agreement.settle(results, epoch=True)
+        self.publish()
+        results.on_epoch = True
+        for step, values in rows.items():
+            self.write(values, step, None)
+        return self.publish()
+
     def step_row(self, step: int, epoch: int | None) -> None:
-        """Write the step values of the current stage as one row."""
+        """Write the step values of the current stage as one row.
+
+        With several processes, those of training are reduced first if any is logged with ``sync_dist=True``. Those of
+        an evaluation, which may have more batches on one process than on another, are written at the end of its loader.
+        """
+        agreement, results, held = self._agreement, self.results, set[str]()
+        if agreement is not None and results is not None:
+            if not results.training:
+                held = agreement.hold(results, step)
+            elif agreement.rows_meet is not False:
+                agreement.settle(results, epoch=False)
         if self._loggers:
-            self.write(self.publish()[1], step, epoch)
+            values = self.publish()[1]
+            self.write({name: value for name, value in values.items() if name not in held}, step, epoch)
 
     def write(self, values: Values, step: int, epoch: int | None) -> None:
         """Write one row to every logger, with the epoch unless it is None."""
@@ -292,7 +334,10 @@ class LogBook:
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     def state_dict(self, training: Results) -> dict[str, Any]:
-        """Return the published values and the open slots of training, as tensors and plain data."""
+        """Return the published values and the open slots of training, as tensors and plain data.
+
+        The slots hold what this process has logged, also where there are several: each must get its own back.
+        """
         slots = [
             {"hook": hook, "routing": asdict(slot.routing), "reduce": slot.reduce, **slot.state_dict()}
             for hook, slot in training.slots()

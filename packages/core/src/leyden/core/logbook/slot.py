@@ -31,6 +31,9 @@ class Routing:
         on_epoch: Whether it has a value over the epoch.
         prog_bar: Whether the progress bar shows it.
         logger: Whether the loggers get it.
+        sync: What was given as ``sync_dist``; None stands for True over the epoch and False at steps.
+        solo: Whether only the first process logs it.
+        group: The processes that it is reduced over, by their ranks; empty for all.
     """
 
     name: str
@@ -40,6 +43,9 @@ class Routing:
     prog_bar: bool
     logger: bool
     label: str = ""
+    sync: bool | None = None
+    solo: bool = False
+    group: tuple[int, ...] = ()
 
     def step_name(self, name: str) -> str:
         """Return the name of a step value, still without its loader."""
@@ -156,6 +162,14 @@ class Slot:
                 dtype = torch.promote_types(dtype, self.last.dtype)
             yield self.routing.name, total.to(dtype)
 
+    def share(self) -> Tensor | None:
+        """Return what this process adds to a value of all processes, None if nothing was logged; see `value_of`."""
+        self._fold()
+        if self._total is None:
+            return None
+        double = isinstance(self.last, Tensor) and self.last.dtype == torch.float64
+        return share_of(self.reduce, self._total, self._count, double)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the open values as plain data and tensors."""
         self._fold()
@@ -165,6 +179,29 @@ class Slot:
         """Take over open values."""
         self.clear()
         self.last, self._total, self._count = state["last"], state["total"], state["count"]
+
+
+def share_of(reduce: str, total: Tensor, weight: float, double: bool) -> Tensor:
+    """Return a value as three numbers that processes reduce: it, its weight, and whether it is of double precision.
+
+    Args:
+        reduce: How values become one; anything but ``"sum"``, ``"min"`` and ``"max"`` is a mean.
+        total: The value; for a mean, times its weight.
+        weight: The weight.
+        double: Whether the value stays in double precision.
+    """
+    sign = -1.0 if reduce == "min" else 1.0  # so that whoever has the larger one prevails
+    marks = torch.tensor([sign * weight, sign * double], dtype=torch.float64)
+    return torch.cat([total.detach().cpu().double().reshape(1), marks])
+
+
+def value_of(reduce: str, share: Tensor) -> Tensor:
+    """Return the value that the reduced three numbers of `share_of` stand for."""
+    total: Tensor
+    total, weight, double = share
+    if reduce not in ("sum", "min", "max"):
+        total = total / weight if weight else total * torch.nan
+    return total.to(torch.float64 if double else torch.get_default_dtype())
 
 
 def batch_value(metric: Any) -> Any:
@@ -183,20 +220,20 @@ def batch_value(metric: Any) -> Any:
 class MetricSlot:
     """A metric object logged under one name, or a group of them that names its own values."""
 
-    __slots__ = ("_seen", "flags", "group", "metric", "reduce", "routing", "weighted")
+    __slots__ = ("flags", "group", "metric", "reduce", "routing", "seen", "weighted")
 
     def __init__(self, routing: Routing, flags: Flags, metric: Any) -> None:
         self.routing, self.metric = routing, metric
         self.flags: Flags | None = flags
         self.group = routing.name == ""
         self.weighted, self.reduce = False, "metric"
-        self._seen = False
+        self.seen = False
 
     def clear(self) -> None:
         """Reset the metric."""
-        if self._seen:
+        if self.seen:
             self.metric.reset()
-        self._seen = False
+        self.seen = False
 
     def add(self, value: Any, weight: float) -> None:
         """Note that the metric was logged; it keeps its own state."""
@@ -205,11 +242,11 @@ class MetricSlot:
                 f"You called `self.log({self.routing.name!r}, ...)` twice in one hook with different metrics: give"
                 " each a name."
             )
-        self._seen = True
+        self.seen = True
 
     def step_values(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the values of the metric for its last batch."""
-        if not self._seen:
+        if not self.seen:
             return
         value = batch_value(self.metric)
         if value is None:
@@ -218,14 +255,15 @@ class MetricSlot:
                 f"`{what}, on_step=True)` needs the metric's value for the batch: call"
                 " `metric(...)` instead of `metric.update(...)`."
             )
-        yield from self._named(value)
+        yield from self.named(value)
 
     def epoch_values(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the values of the metric over everything that it saw."""
-        if self._seen:
-            yield from self._named(self.metric.compute())
+        if self.seen:
+            yield from self.named(self.metric.compute())
 
-    def _named(self, value: Any) -> Iterator[tuple[str, Tensor]]:
+    def named(self, value: Any) -> Iterator[tuple[str, Tensor]]:
+        """Yield a computed value under its name, or those of a group under theirs."""
         items = value.items() if self.group else ((self.routing.name, value),)
         for name, item in items:
             tensor = item if isinstance(item, Tensor) else torch.as_tensor(item)
@@ -238,11 +276,11 @@ class MetricSlot:
 
     def state_dict(self) -> dict[str, Any]:
         """Return whether the metric was logged since the last reset."""
-        return {"seen": self._seen}
+        return {"seen": self.seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over whether the metric was logged."""
-        self._seen = state["seen"]
+        self.seen = state["seen"]
 
 
 AnySlot = Slot | MetricSlot

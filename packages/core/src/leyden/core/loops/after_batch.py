@@ -18,7 +18,7 @@ def complete_batch(s: Session, closes: bool) -> None:
     if p.reported_at != p.batches:
         p.reported_at = p.batches
         row = closes or not s.module.automatic_optimization
-        if row and s.loggers and every and (p.windows + 1) % every == 0:
+        if row and (s.loggers or s.strategy.world_size > 1) and every and (p.windows + 1) % every == 0:
             s.book.step_row(p.windows, p.epoch)
     if rule is not None and p.validated_at != p.batches and rule.due(p, stopping=can_stop(s)):
         validate(s, closes)
@@ -27,8 +27,9 @@ def complete_batch(s: Session, closes: bool) -> None:
             update_schedulers(s, "step", plateau=True)
         p.windows += 1
     p.batch_completed = p.batch
-    if s.stop.signum is not None:
-        raise Interrupted(s.stop.signum)
+    signum = s.stop.seen()
+    if signum is not None:
+        raise Interrupted(signum)
 
 
 def over(s: Session) -> bool:
@@ -50,7 +51,7 @@ def validate(s: Session, closes: bool = True) -> None:
     assert s.val_feeds is not None
     state, batch = s.trainer.state, s.book.batch
     before, state.stage = state.stage, RunningStage.VALIDATING
-    s.book.publish()  # whoever monitors during validation sees what the training step logged last
+    s.book.agree()  # whoever monitors during validation sees what the training step logged last
     if closes:
         s.hooks.scoped("on_validation_model_zero_grad", s.module.on_validation_model_zero_grad)()
     evaluate(s, "validation", s.val_feeds, before_end=lambda: setattr(s.progress, "validated_at", s.progress.batches))
@@ -72,6 +73,8 @@ def sanity_check(s: Session) -> None:
         s.make_val_feeds()
         feeds = [_part(feed, limit) for feed in s.val_feeds or ()]
         evaluate(s, "validation", feeds, log=False)
+        for feed in feeds:
+            feed.order.detach()
         s.hooks.call("on_sanity_check_end")
     state.stage = before
     s.book.reset()
@@ -84,4 +87,4 @@ def _part(feed: Feed, steps: int) -> Feed:
         take: int | float = 1.0 if feed.length is None else feed.length
     else:
         take = steps if feed.length is None else min(steps, feed.length)
-    return Feed(feed.loader, take, "num_sanity_val_steps", feed.prepare, feed.name)
+    return feed.first(take, "num_sanity_val_steps")

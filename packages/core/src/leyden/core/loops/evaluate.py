@@ -14,7 +14,7 @@ from leyden.core.data.feed import Feed
 from leyden.core.data.handed import DataLoaderIter
 from leyden.core.errors import Interrupted, MisconfigurationException
 from leyden.core.hooks import insists, replaces, takes, takes_iterator
-from leyden.core.logbook.book import Results
+from leyden.core.logbook.results import Results
 from leyden.core.module import LightningModule
 from leyden.core.session import Session
 
@@ -68,6 +68,7 @@ def evaluate(
     modes = modes_of(module)
     hooks.scoped(f"on_{stage}_model_eval", getattr(module, f"on_{stage}_model_eval"))()
     s.book.begin(results)
+    s.strategy.before_evaluation()
     with torch.inference_mode() if inference_mode else torch.no_grad():
         rows = _pass(s, stage, feeds, results, log=log, before_end=before_end)
     # outside of inference mode: what a metric makes in its reset must be usable in training
@@ -102,9 +103,7 @@ def _pass(
         kept = _one_loader(s, stage, feed, index, results, several=several, keep=outputs is not None, log=log)
         if outputs is not None:
             outputs.append(kept)
-        book.publish()  # the last step's values
-        results.on_epoch = True
-        reported, values = book.publish()
+        reported, values = book.end_batches()
         rows.append(dict(reported))
         logged |= values
     book.batch = None
@@ -113,7 +112,7 @@ def _pass(
         end = hooks.scoped(f"{stage}_epoch_end", getattr(s.module, f"{stage}_epoch_end"))
         end(outputs if several else outputs[0])
     hooks.call(f"on_{stage}_epoch_end")
-    reported, values = book.publish()
+    reported, values = book.agree()
     for row in rows:
         row.update(reported)
     if log:
@@ -161,7 +160,7 @@ def _one_loader(
             book.evaluated[stage, index] = before + batch_idx + 1
             if any(slot.routing.on_step for _, slot in results.slots()):
                 book.step_row(before + batch_idx, None)
-        if s.stop.signum is not None:
+        if s.stop.signum is not None and s.stop.alone:
             raise Interrupted(s.stop.signum)
     return kept
 
@@ -192,11 +191,11 @@ def evaluation_step(
     hooks = (f"on_{stage}_batch_start", f"on_{stage}_batch_end")
     for hook in hooks if handed is not None else (name, *hooks):
         _check_index(s.module, hook, 2 if hook == name else 3 if hook.endswith("end") else 2, several)
-    method: Callable[..., Any] = getattr(s.module, name)
+    method = s.strategy.precision_plugin.around(s.strategy.step_method(name))
     if handed is None:
         step = evaluation_call(s, method, name, several)
     else:
-        timed = s.hooks.timed(f"[Strategy]SingleDeviceStrategy.{name}", method)
+        timed = s.hooks.timed(f"[Strategy]{type(s.strategy).__name__}.{name}", method)
         step = lambda batch, batch_idx, index: timed(handed)  # noqa: E731
     end = getattr(s.module, f"{name}_end", None)
     if end is not None:
@@ -225,8 +224,8 @@ def _check_index(module: LightningModule, hook: str, position: int, several: boo
 
 def evaluation_call(s: Session, method: Callable[..., Any], name: str, several: bool) -> Callable[[Any, int, int], Any]:
     """Return a step of the module with the arguments that it takes, by position: their names are the user's."""
-    with_batch = takes(method, "batch_idx", 1 if not several else 2)
-    method = s.hooks.timed(f"[Strategy]SingleDeviceStrategy.{name}", method)
+    with_batch = takes(getattr(s.module, name), "batch_idx", 1 if not several else 2)
+    method = s.hooks.timed(f"[Strategy]{type(s.strategy).__name__}.{name}", method)
     if several:
         if with_batch:
             return method

@@ -159,16 +159,15 @@ def end_epoch(s: Session) -> None:
     """End an epoch: hooks, schedulers that monitor, the row of epoch values."""
     p = s.progress
     if p.epochs_processed == p.epoch:
-        s.book.publish()  # whoever monitors a value that is logged at steps only sees the last step's
-        s.training.on_epoch = True
+        s.book.end_batches()
         p.epochs_processed += 1
         if hasattr(s.module, "training_epoch_end"):
             outputs, s.outputs = s.outputs, []
             end: Any = s.module.training_epoch_end
             s.hooks.scoped("training_epoch_end", end)(outputs)
         s.hooks.call("on_train_epoch_end")
+    _, logged = s.book.agree()
     update_schedulers(s, "epoch", plateau=True)
-    _, logged = s.book.publish()
     s.book.write(logged, p.windows - 1, p.epoch)
     s.training.clear()
     s.training.on_epoch = False

@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 from leyden.core.errors import MisconfigurationException, MisconfigurationValueError
 from leyden.core.loops.compiled import compiled_step
 from leyden.core.loops.window import rescale
+from leyden.core.optimizers import needs_closure
+from leyden.core.precision.precision import Precision
 from leyden.core.session import Session
 
 
@@ -60,8 +62,10 @@ class LightningOptimizer:
         session, optimizer, after = self._session, self._optimizer, self._after_closure
         if session is None:
             return optimizer.step(closure=closure, **kwargs)
-        hooks = session.hooks
-        if closure is None and after is None and session.flags.compile and not kwargs:
+        hooks, precision = session.hooks, session.strategy.precision_plugin
+        if precision.replaces("optimizer_step"):
+            result = self._step_in(precision, closure, kwargs)
+        elif closure is None and after is None and session.flags.compile and not kwargs:
             if hooks.table["on_before_optimizer_step"]:
                 hooks.call("on_before_optimizer_step", optimizer)
             result = compiled_step(session, optimizer)()
@@ -79,6 +83,24 @@ class LightningOptimizer:
         session.open_optimizers.discard(id(optimizer))
         session.progress.global_step += 1
         return result
+
+    def _step_in(self, precision: Precision, closure: Callable[[], Any] | None, kwargs: dict[str, Any]) -> Any:
+        """Step as a number format wants it: the closure first, then gradients in their true size, then the step."""
+        session, optimizer = self._session, self._optimizer
+        assert session is not None
+        if needs_closure(optimizer):
+            raise MisconfigurationException(
+                f"AMP and the LBFGS optimizer are not compatible: `{type(optimizer).__name__}` calls the model itself,"
+                " and its gradients would have to be unscaled in between. Use `precision='bf16-mixed'`."
+            )
+        loss = closure() if closure is not None else None
+        precision.unscale_gradients(optimizer)
+        if session.hooks.table["on_before_optimizer_step"]:
+            session.hooks.call("on_before_optimizer_step", optimizer)
+        if self._after_closure is not None:
+            self._after_closure()
+        precision.optimizer_step(optimizer, **kwargs)
+        return loss
 
     def accumulate(self, loss: Tensor, batches: int, clip: float | None = None, algorithm: str | None = None) -> bool:
         """Add the gradients of one batch to a window of several, and step when the window is full.

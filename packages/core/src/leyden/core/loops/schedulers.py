@@ -25,6 +25,8 @@ def update_schedulers(s: Session, interval: str, *, plateau: bool) -> None:
         metric = None
         if config.reduce_on_plateau:
             assert config.monitor is not None
+            if interval == "step":
+                s.book.agree()
             values = s.book.callback_metrics
             metric = values.get(config.monitor)
             if metric is None:

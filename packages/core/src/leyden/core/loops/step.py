@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch.optim import Optimizer
 
 from leyden.core.errors import MisconfigurationException, MisconfigurationRuntimeError
 from leyden.core.hooks import overrides, takes, takes_iterator
-from leyden.core.loops.closure import ForwardAndBackward, StepFunction, closure_step
+from leyden.core.loops.closure import ForwardAndBackward, StepFunction, closure_step, quiet
 from leyden.core.loops.compiled import compiled_call, compiled_step
 from leyden.core.loops.returned import loss_of
 from leyden.core.loops.window import clearing, clipping, settle, weighted
@@ -27,9 +28,12 @@ def training_call(s: Session, optimizer_idx: int | None = None) -> Call:
     """Return ``training_step``, with ``training_step_end`` after it, as a function of (batch, batch_idx)."""
     method: Callable[..., Any] = s.module.training_step
     with_batch = takes(method, "batch_idx", 1) and not takes_iterator(method)
+    strategy = s.strategy
+    method = strategy.step_method("training_step")
     if s.flags.compile and s.module.automatic_optimization:
         method = compiled_call(s, method)
-    method = s.hooks.timed("[Strategy]SingleDeviceStrategy.training_step", method)
+    method = strategy.precision_plugin.around(method)
+    method = s.hooks.timed(f"[Strategy]{type(strategy).__name__}.training_step", method)
     if optimizer_idx is not None:
         return _with_end(s, lambda batch, batch_idx: method(batch, batch_idx, optimizer_idx))
     return _with_end(s, method if with_batch else lambda batch, batch_idx: method(batch))
@@ -77,10 +81,11 @@ def _step_with(s: Session, optimizer: Optimizer, training_step: Call) -> StepFun
     if needs_closure(optimizer) or overrides(s.module, "optimizer_step", LightningModule):
         return closure_step(s, optimizer, _forward_and_backward(s, training_step, optimizer))
     forward_and_backward = _forward_and_backward(s, training_step, optimizer)
+    while_open = quiet(s, forward_and_backward)
     finish = s.finish = finishing(s, optimizer)
 
     def step(batch: Any, batch_idx: int, window: int, place: int, closes: bool) -> Any:
-        _, output = forward_and_backward(batch, batch_idx, window, place)
+        _, output = (forward_and_backward if closes else while_open)(batch, batch_idx, window, place)
         if closes and s.has_gradients:
             finish(batch_idx, window, place + 1)
         return output
@@ -90,13 +95,19 @@ def _step_with(s: Session, optimizer: Optimizer, training_step: Call) -> StepFun
 
 def finishing(s: Session, optimizer: Optimizer) -> Callable[[int, int, int], None]:
     """Return what ends an accumulation window: (batch_idx, batches it should have had, batches it had)."""
+    precision = s.strategy.precision_plugin
     step_optimizer = compiled_step(s, optimizer) if s.flags.compile else optimizer.step
+    if precision.replaces("optimizer_step"):
+        step_optimizer = partial(precision.optimizer_step, optimizer)
+    unscale = precision.unscale_gradients if precision.replaces("unscale_gradients") else None
     step_optimizer = s.hooks.timed(f"[LightningModule]{type(s.module).__name__}.optimizer_step", step_optimizer)
     table, hooks, progress = s.hooks.table, s.hooks, s.progress
     clip = clipping(s, optimizer)
 
     def finish(batch_idx: int, window: int, had: int) -> None:
         settle(s, optimizer, window, had)
+        if unscale is not None:
+            unscale(optimizer)
         if table["on_before_optimizer_step"]:
             hooks.call("on_before_optimizer_step", optimizer)
         if clip is not None:
@@ -109,12 +120,14 @@ def finishing(s: Session, optimizer: Optimizer) -> Callable[[int, int, int], Non
 
 def _forward_and_backward(s: Session, training_step: Call, optimizer: Optimizer | None) -> ForwardAndBackward:
     """Return the part of a step that computes gradients: what a closure holds. It gives the loss and the raw output."""
-    book, table, hooks = s.book, s.hooks.table, s.hooks
+    book, table, hooks, several = s.book, s.hooks.table, s.hooks, s.strategy.world_size > 1
     zero_grad = clearing(s, optimizer) if optimizer is not None else None
     backward: Callable[[Tensor], Any] = Tensor.backward
     if overrides(s.module, "backward", LightningModule):
         backward = hooks.scoped("backward", s.module.backward)
-    backward = hooks.timed("[Strategy]SingleDeviceStrategy.backward", backward)
+    strategy, precision = s.strategy, s.strategy.precision_plugin
+    backward = hooks.timed(f"[Strategy]{type(strategy).__name__}.backward", backward)
+    scale = precision.pre_backward if precision.replaces("pre_backward") else None
 
     def run(batch: Any, batch_idx: int, window: int, place: int) -> tuple[Tensor | None, Any]:
         before, book.hook = book.hook, "training_step"
@@ -126,11 +139,15 @@ def _forward_and_backward(s: Session, training_step: Call, optimizer: Optimizer 
         if zero_grad is not None and not s.has_gradients:
             zero_grad(batch_idx)
         if loss is None:
+            if several:
+                raise skipped(s)
             return None, output
         scaled = loss
         if window > 1:
             heavy = weighted(s, optimizer, loss, output) if output is not loss else None
             scaled = loss / window if heavy is None else heavy
+        if scale is not None:
+            scaled = scale(scaled)
         if table["on_before_backward"]:
             hooks.call("on_before_backward", scaled)
         backward(scaled)
@@ -140,6 +157,14 @@ def _forward_and_backward(s: Session, training_step: Call, optimizer: Optimizer 
         return loss, output
 
     return run
+
+
+def skipped(s: Session) -> MisconfigurationException:
+    """Return the error for a step of one process that the others can not know to be left out."""
+    return MisconfigurationException(
+        f"Skipping the `training_step` by returning None is not supported with {s.strategy.world_size} processes: the"
+        " others would wait for this one's gradients. Return a loss of zero that depends on the parameters instead."
+    )
 
 
 def _step_with_several(s: Session) -> StepFunction:

@@ -54,6 +54,9 @@ def weighted(s: Session, optimizer: Optimizer | None, loss: Tensor, output: Any)
 def settle(s: Session, optimizer: Optimizer, window: int, had: int) -> None:
     """Make the gradients of a window a mean: over the weights of its batches, or over the batches that there were."""
     weight = s.window_weights.pop(id(optimizer), None)
+    if weight is not None and s.strategy.world_size > 1:
+        # gradients are means over the processes, and shall be one over all weights
+        weight = s.strategy.reduce(torch.as_tensor(weight, dtype=torch.float32), reduce_op="mean")
     if isinstance(weight, Tensor):
         rescale(optimizer, weight.clamp(min=torch.finfo(torch.float32).tiny).reciprocal())
     elif weight is not None:
@@ -65,6 +68,7 @@ def settle(s: Session, optimizer: Optimizer, window: int, had: int) -> None:
 def close_cut(s: Session, batch_idx: int, window: int, had: int) -> None:
     """Step with what a window holds that its epoch leaves open, if it holds anything."""
     if had and s.has_gradients and s.finish is not None:
+        s.strategy.average_gradients()
         s.finish(batch_idx, window, had)
         s.progress.windows += 1
 

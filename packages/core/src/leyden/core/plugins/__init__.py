@@ -6,9 +6,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from leyden.core.plugins.precision import Precision as Precision
+    from leyden.core.precision.double import DoublePrecision as DoublePrecision
+    from leyden.core.precision.fsdp import FSDPPrecision as FSDPPrecision
+    from leyden.core.precision.half import HalfPrecision as HalfPrecision
+    from leyden.core.precision.mixed import MixedPrecision as MixedPrecision
+    from leyden.core.precision.precision import Precision as Precision
 else:
-    _LAZY = {"Precision": "leyden.core.plugins.precision"}
+    _LAZY = {
+        "DoublePrecision": "leyden.core.precision.double",
+        "FSDPPrecision": "leyden.core.precision.fsdp",
+        "HalfPrecision": "leyden.core.precision.half",
+        "MixedPrecision": "leyden.core.precision.mixed",
+        "Precision": "leyden.core.precision.precision",
+    }
 
     def __getattr__(name):
         if name not in _LAZY:
@@ -23,4 +33,10 @@ else:
         return sorted({*globals(), *__all__})
 
 
-__all__ = ["Precision"]
+__all__ = [
+    "DoublePrecision",
+    "FSDPPrecision",
+    "HalfPrecision",
+    "MixedPrecision",
+    "Precision",
+]

@@ -1,20 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Number formats of a run."""
+"""Number formats under the name of the reference's folder."""
 
-from __future__ import annotations
+from leyden.core.precision.double import DoublePrecision as DoublePrecision
+from leyden.core.precision.fsdp import FSDPPrecision as FSDPPrecision
+from leyden.core.precision.half import HalfPrecision as HalfPrecision
+from leyden.core.precision.mixed import MixedPrecision as MixedPrecision
+from leyden.core.precision.precision import Precision as Precision
 
-
-class Precision:
-    """The plain format: parameters, batches and gradients stay as they are, 32 bits by default.
-
-    Attributes:
-        precision: Name of the format, as the Trainer's flag ``precision`` takes it.
-
-    Examples:
-        >>> import leyden.core as L
-        >>> trainer = L.Trainer(max_epochs=1, logger=False, enable_checkpointing=False)
-        >>> trainer.precision_plugin.precision
-        '32-true'
-    """
-
-    precision: str = "32-true"
+__all__ = ["DoublePrecision", "FSDPPrecision", "HalfPrecision", "MixedPrecision", "Precision"]

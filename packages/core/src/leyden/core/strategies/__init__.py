@@ -6,9 +6,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from leyden.core.strategies.ddp import DDPStrategy as DDPStrategy
+    from leyden.core.strategies.dp import DataParallelStrategy as DataParallelStrategy
+    from leyden.core.strategies.fsdp import FSDPStrategy as FSDPStrategy
+    from leyden.core.strategies.parallel import ParallelStrategy as ParallelStrategy
+    from leyden.core.strategies.registry import StrategyRegistry as StrategyRegistry
     from leyden.core.strategies.single_device import SingleDeviceStrategy as SingleDeviceStrategy
+    from leyden.core.strategies.strategy import Strategy as Strategy
 else:
-    _LAZY = {"SingleDeviceStrategy": "leyden.core.strategies.single_device"}
+    _LAZY = {
+        "DDPStrategy": "leyden.core.strategies.ddp",
+        "DataParallelStrategy": "leyden.core.strategies.dp",
+        "FSDPStrategy": "leyden.core.strategies.fsdp",
+        "ParallelStrategy": "leyden.core.strategies.parallel",
+        "SingleDeviceStrategy": "leyden.core.strategies.single_device",
+        "Strategy": "leyden.core.strategies.strategy",
+        "StrategyRegistry": "leyden.core.strategies.registry",
+    }
 
     def __getattr__(name):
         if name not in _LAZY:
@@ -23,4 +37,12 @@ else:
         return sorted({*globals(), *__all__})
 
 
-__all__ = ["SingleDeviceStrategy"]
+__all__ = [
+    "DDPStrategy",
+    "DataParallelStrategy",
+    "FSDPStrategy",
+    "ParallelStrategy",
+    "SingleDeviceStrategy",
+    "Strategy",
+    "StrategyRegistry",
+]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which device, strategy and number format the Trainer's flags ask for."""
+"""Which devices, processes and number format the flags ask for."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from typing import Any
 
 import torch
 
-from leyden.core.accelerators.cpu import CPUAccelerator
+from leyden.core.accelerators.accelerator import Accelerator
+from leyden.core.accelerators.choice import choose_accelerator
 from leyden.core.errors import (
     MisconfigurationException,
     MisconfigurationValueError,
     NotYetSupported,
+    warn,
 )
-from leyden.core.plugins.precision import Precision
-from leyden.core.strategies.single_device import SingleDeviceStrategy
+from leyden.core.launch.choice import choose_launcher
+from leyden.core.launch.environment import ClusterEnvironment, choose_environment
+from leyden.core.precision.names import choose_precision
+from leyden.core.precision.precision import Precision
+from leyden.core.strategies.dp import DataParallelStrategy
+from leyden.core.strategies.parallel import ParallelStrategy
+from leyden.core.strategies.registry import StrategyRegistry
+from leyden.core.strategies.strategy import Strategy
 
-ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu", "xla", "xpu")
-STRATEGIES = (
-    "auto", "single_device", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook", "dp", "fsdp", "fsdp_cpu_offload",
+# what the reference has under these names comes with the engines that a later version wires
+_LATER = (
     "deepspeed", "deepspeed_stage_1", "deepspeed_stage_1_offload", "deepspeed_stage_2", "deepspeed_stage_2_offload",
     "deepspeed_stage_3", "deepspeed_stage_3_offload", "deepspeed_stage_3_offload_nvme", "xla", "xla_debug",
     "single_xla",
 )  # fmt: skip
-PRECISIONS = (
-    "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true", "transformer-engine",
-    "transformer-engine-float16", "16", "bf16", "32", "64",
-)  # fmt: skip
-_FIND_UNUSED = ("_find_unused_parameters_true", "_find_unused_parameters_false")
-_CLASSES = {"cuda": "CUDAAccelerator", "mps": "MPSAccelerator", "tpu": "XLAAccelerator", "xla": "XLAAccelerator"}
-# how a plug-in of each kind is known: no engine of this version takes one, so their classes are not here yet
+# how a plug-in of each kind is known
 _KINDS = {
     "CheckpointIO": ("save_checkpoint", "load_checkpoint"),
     "ClusterEnvironment": ("creates_processes_externally",),
@@ -40,8 +41,14 @@ _KINDS = {
 
 
 def choose_strategy(
-    accelerator: Any, strategy: Any, devices: Any, num_nodes: Any, precision: Any, plugins: Any
-) -> SingleDeviceStrategy:
+    accelerator: Any,
+    strategy: Any,
+    devices: Any,
+    num_nodes: Any,
+    precision: Any,
+    plugins: Any,
+    timeout: Any = None,
+) -> Strategy:
     """Return the strategy that the flags of these names ask for.
 
     Raises:
@@ -49,100 +56,89 @@ def choose_strategy(
         NotYetSupported: A flag asks for what this version does not have.
     """
     _check_strategy(strategy)
-    _check_accelerator(accelerator)
-    _check_precision(precision)
-    plugin = _precision_plugin(plugins, precision)
-    _check_devices(accelerator, devices, num_nodes)
-    if not isinstance(strategy, SingleDeviceStrategy):
-        own = accelerator if isinstance(accelerator, CPUAccelerator) else None
-        return SingleDeviceStrategy(accelerator=own, precision_plugin=plugin)
-    if strategy._accelerator is not None and accelerator != "auto":
+    if isinstance(num_nodes, bool) or not isinstance(num_nodes, int) or num_nodes < 1:
+        raise MisconfigurationValueError(f"`num_nodes` must be a positive integer, but got {num_nodes!r}.")
+    given = strategy if isinstance(strategy, Strategy) else None
+    if given is not None and given._accelerator is not None and accelerator != "auto":
         raise MisconfigurationException("accelerator set through both strategy class and accelerator flag, choose one")
-    if plugin is not None:
-        if strategy._precision_plugin is not None:
-            raise MisconfigurationException("precision set through both strategy class and plugins, choose one")
-        strategy.precision_plugin = plugin
-    return strategy
+    if given is not None and given._accelerator is not None:
+        accelerator = given._accelerator
+    kind, places = choose_accelerator(accelerator, devices)
+    made = given if given is not None else _made(strategy, places, num_nodes)
+    format_plugin, environment = _plugins(plugins, precision)
+    if format_plugin is not None and given is not None and given._precision_plugin is not None:
+        raise MisconfigurationException("precision set through both strategy class and plugins, choose one")
+    made.accelerator = kind
+    if format_plugin is not None:
+        made.precision_plugin = format_plugin
+    elif made._precision_plugin is None or precision is not None:
+        made.precision_plugin = choose_precision(precision, places[0].type, fsdp=made.sharded)
+    if isinstance(made, ParallelStrategy):
+        _place(made, kind, places, num_nodes, environment, timeout)
+    elif isinstance(made, DataParallelStrategy):
+        made.spread(places)
+    elif given is None:
+        made.root_device = places[0]
+    return made
 
 
 def _check_strategy(given: Any) -> None:
-    if type(given) is SingleDeviceStrategy:
+    if isinstance(given, Strategy) or given in ("auto", "ddp2"):
         return
     name = given.lower() if isinstance(given, str) else None
-    plain = name
-    if name is not None and name.startswith("ddp"):
-        for ending in _FIND_UNUSED:
-            plain = name.removesuffix(ending) if name.endswith(ending) else plain
-    if plain not in STRATEGIES and not hasattr(given, "root_device"):
-        raise MisconfigurationValueError(
-            f"You selected an invalid strategy name: `strategy={given!r}`. It must be either a string or an instance of"
-            f" a strategy. Available names are: {', '.join(STRATEGIES)}."
-        )
-    if name not in ("auto", "single_device"):
-        raise NotYetSupported(f"`strategy={given!r}` comes with a later version; this one has 'single_device'.")
-
-
-def _check_accelerator(given: Any) -> None:
-    if type(given) is CPUAccelerator or given in ("auto", "cpu"):
+    if name in StrategyRegistry:
         return
-    if given not in ACCELERATORS and not hasattr(given, "auto_device_count"):
-        raise MisconfigurationValueError(
-            f"You selected an invalid accelerator name: `accelerator={given!r}`. Available names are:"
-            f" {', '.join(ACCELERATORS)}."
-        )
-    missing = ""
-    if given == "gpu" and not torch.cuda.is_available() and not torch.backends.mps.is_available():
-        missing = " No supported gpu backend found!"
-    elif given in ("mps", "tpu", "xla") or (given == "cuda" and not torch.cuda.is_available()):
-        missing = f" `{_CLASSES[given]}` can not run on your system since the accelerator is not available."
-    raise NotYetSupported(
-        f"`accelerator={given!r}` comes with a later version; this one trains on the CPU.{missing} The following"
-        " accelerator(s) is available and can be passed into `accelerator` argument of `Trainer`: ['cpu']."
+    if name in _LATER:
+        raise NotYetSupported(f"`strategy={given!r}` comes with a later version; this one has ddp and fsdp.")
+    raise MisconfigurationValueError(
+        f"You selected an invalid strategy name: `strategy={given!r}`. It must be either a string or an instance of"
+        f" a strategy. Available names are: {', '.join(['auto', *StrategyRegistry, *_LATER])}."
     )
 
 
-def _check_devices(accelerator: Any, devices: Any, num_nodes: Any) -> None:
-    if isinstance(num_nodes, bool) or not isinstance(num_nodes, int) or num_nodes < 1:
-        raise MisconfigurationValueError(f"`num_nodes` must be a positive integer, but got {num_nodes!r}.")
-    if num_nodes > 1:
-        raise NotYetSupported(f"`num_nodes={num_nodes}` comes with a later version; this one uses one machine.")
-    if devices in (0, "0", [], (), ""):
-        raise MisconfigurationException(
-            f"`Trainer(devices={devices!r})` value is not a valid input using"
-            f" {accelerator if isinstance(accelerator, str) else 'CPUAccelerator'} accelerator: `devices` must ask for"
-            " at least one device. This version uses one: 1 or 'auto'."
+def _made(name: Any, places: list[torch.device], num_nodes: int) -> Any:
+    """Return a new strategy by the name that the flag has."""
+    name = name.lower()
+    if name == "ddp2":
+        warn(
+            "LY-S001", "`strategy='ddp2'` is an old name: it is 'ddp', with `x_step_end` on each process's own output."
         )
-    if devices == "auto" or (devices == [0] and accelerator == "auto"):
-        return
-    if accelerator == "auto" and _names_gpus(devices):
-        raise NotYetSupported(f"`devices={devices!r}` comes with a later version; this one uses one CPU: 1 or 'auto'.")
-    if CPUAccelerator.parse_devices(devices) > 1:
-        raise NotYetSupported(f"`devices={devices!r}` comes with a later version; this one uses one device.")
-
-
-def _names_gpus(devices: Any) -> bool:
-    """Tell whether devices are given as only GPUs can be: all of them, or by their numbers."""
-    if isinstance(devices, str):
-        parts = devices.split(",")
-        return devices.strip() == "-1" or (len(parts) > 1 and all(part.strip().isdigit() for part in parts))
-    if isinstance(devices, (list, tuple)):
-        return all(isinstance(index, int) for index in devices)
-    return type(devices) is int and devices == -1
-
-
-def _check_precision(given: Any) -> None:
-    if given is None:
-        return
-    if isinstance(given, bool) or not isinstance(given, (str, int)) or str(given) not in PRECISIONS:
+        name = "ddp"
+    if name == "auto":
+        name = "ddp" if num_nodes > 1 or len(places) > 1 else "single_device"
+    if name == "single_device" and len(places) > 1:
         raise MisconfigurationValueError(
-            f"Precision {given!r} is invalid. Allowed precision values: {', '.join(PRECISIONS)}."
+            f"`strategy='single_device'` takes one device; `devices` asks for {len(places)}. Use `strategy='ddp'`."
         )
-    if str(given) not in ("32", "32-true"):
-        raise NotYetSupported(f"`precision={given!r}` comes with a later version; this one has '32-true'.")
+    return StrategyRegistry.get(name)
 
 
-def _precision_plugin(plugins: Any, precision: Any) -> Precision | None:
-    """Return the number format among the plug-ins, if there is one."""
+def _place(
+    strategy: ParallelStrategy,
+    kind: Accelerator,
+    places: list[torch.device],
+    num_nodes: int,
+    environment: ClusterEnvironment | None,
+    timeout: Any,
+) -> None:
+    """Tell a strategy of several processes which they are and where they meet."""
+    if not strategy.parallel_devices:
+        strategy.parallel_devices = places
+    if num_nodes != 1:
+        strategy.num_nodes = num_nodes
+    if timeout is not None:
+        strategy.set_timeout(timeout)
+    if environment is not None and strategy.cluster_environment is not None:
+        raise MisconfigurationException("environment set through both strategy class and plugins, choose one")
+    meeting = environment or strategy.cluster_environment or choose_environment()
+    meeting.validate_settings(len(strategy.parallel_devices), strategy.num_nodes)
+    strategy.cluster_environment = meeting
+    method = getattr(strategy, "start_method", "popen")
+    strategy.launcher = choose_launcher(meeting, method, len(strategy.parallel_devices))
+
+
+def _plugins(plugins: Any, precision: Any) -> tuple[Precision | None, ClusterEnvironment | None]:
+    """Return the number format and the environment among the plug-ins, if they are there."""
     several = isinstance(plugins, Iterable) and not isinstance(plugins, str)
     given = [] if plugins is None else list(plugins) if several else [plugins]
     kinds = [_kind(plugin) for plugin in given]
@@ -152,16 +148,15 @@ def _precision_plugin(plugins: Any, precision: Any) -> Precision | None:
             f"Received multiple values for {', '.join(double)} flags in `plugins`. Expected one value for each type at"
             " most."
         )
-    for plugin, kind in zip(given, kinds, strict=True):
-        if kind == "Precision" and precision is not None:
-            raise MisconfigurationValueError(
-                f"Received both `precision={precision}` and `plugins={plugin}`. Choose one."
-            )
-        if type(plugin) is not Precision:
-            raise NotYetSupported(
-                f"`plugins={plugin!r}`, of the kind {kind}, comes with a later version; this one has `Precision()`."
-            )
-    return given[0] if given else None
+    found = dict(zip(kinds, given, strict=True))
+    if "Precision" in found and precision is not None:
+        raise MisconfigurationValueError(
+            f"Received both `precision={precision}` and `plugins={found['Precision']}`. Choose one."
+        )
+    for kind in ("CheckpointIO", "LayerSync"):
+        if kind in found:
+            raise NotYetSupported(f"`plugins={found[kind]!r}`, of the kind {kind}, comes with a later version.")
+    return found.get("Precision"), found.get("ClusterEnvironment")
 
 
 def _kind(plugin: Any) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from leyden.core.accelerators.cpu import CPUAccelerator
+from leyden.core.accelerators.accelerator import Accelerator
 from leyden.core.flags import Flags
-from leyden.core.plugins.precision import Precision
-from leyden.core.strategies.single_device import SingleDeviceStrategy
+from leyden.core.precision.precision import Precision
+from leyden.core.strategies.strategy import Strategy
 
 
 class Placement:
@@ -17,12 +17,12 @@ class Placement:
     flags: Flags
 
     @property
-    def strategy(self) -> SingleDeviceStrategy:
+    def strategy(self) -> Strategy:
         """How the run spreads over devices."""
         return self.flags.engine
 
     @property
-    def accelerator(self) -> CPUAccelerator:
+    def accelerator(self) -> Accelerator:
         """The kind of device."""
         return self.strategy.accelerator
 
@@ -49,7 +49,9 @@ class Placement:
     @property
     def device_ids(self) -> list[int]:
         """Numbers of the devices on this machine."""
-        return [self.strategy.root_device.index or 0]
+        devices = self.strategy.parallel_devices
+        # processes on the CPU share it, and are numbered
+        return [i if device.index is None else device.index for i, device in enumerate(devices)]
 
     @property
     def num_nodes(self) -> int:
@@ -64,7 +66,7 @@ class Placement:
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any] | None:
         """How processes split the data; None with one."""
-        return None
+        return self.strategy.distributed_sampler_kwargs
 
     @property
     def global_rank(self) -> int:

@@ -18,10 +18,12 @@ from leyden.core.checkpoint import file, state
 from leyden.core.data.feed import Feed
 from leyden.core.data.hooks import DataHooks
 from leyden.core.errors import (
+    CheckpointError,
     Interrupted,
     PossibleUserWarning,
     warn,
 )
+from leyden.core.gradient_checkpointing import keep, recompute
 from leyden.core.hooks import overrides, replaces
 from leyden.core.loops.after_batch import sanity_check
 from leyden.core.loops.evaluate import evaluate
@@ -30,7 +32,9 @@ from leyden.core.loops.predict import predictions
 from leyden.core.module import LightningModule
 from leyden.core.optimizers import configured
 from leyden.core.session import Session
+from leyden.core.signals import AgreedStop
 from leyden.core.states import RunningStage, TrainerFn, TrainerStatus
+from leyden.core.strategies.batch_norm import synchronise
 from leyden.core.trainer.configuration import log_configuration
 from leyden.core.trainer.requirements import refuse_for_manual, validate_configuration
 from leyden.core.trainer.resume import resolve
@@ -55,6 +59,7 @@ def run(
         if fn == TrainerFn.FITTING:
             prepare_fit(s, loaders, checkpoint)
             fit(s)
+            s.stop.drain()
             s.hooks.call("on_fit_end")
             return None
         if fn == TrainerFn.PREDICTING:
@@ -69,25 +74,21 @@ def opened(
     """Set a session up for a verb, and tear it down after it, also when something fails; gives the checkpoint."""
     trainer = s.trainer
     trainer.state.fn, trainer.state.status = fn, TrainerStatus.RUNNING
-    begun, profiler = False, trainer._profiler
+    begun, profiler, strategy = False, trainer._profiler, s.strategy
     status = "failed"
     try:
         validate_configuration(s, fn, loaders)
+        join(s, fn)
         prepare_data(s)
-        path = resolve(s, ckpt_path)
-        for logger in s.loggers:
-            _ = logger.version  # all choose before one of them makes the folder of a version
+        path = agreed_start(s, ckpt_path)
         begun = True
         if profiler is not None:
             profiler.watch(s.module)
-            profiler.setup(stage=str(fn), local_rank=None, log_dir=trainer.log_dir)
+            profiler.setup(stage=str(fn), local_rank=strategy.local_rank, log_dir=trainer.log_dir)
         setup(s, fn)
         checkpoint = file.load(path, "cpu", trust=trust) if path is not None else None
         trainer._ckpt_path = str(path) if path is not None else None
-        if checkpoint is not None:
-            state.restore_model(s, checkpoint)
-            state.restore_callbacks(s, checkpoint)
-        s.module.to(s.device)
+        place(s, checkpoint)
         s.module.zero_grad()
         with s.stop.listening():
             yield checkpoint
@@ -105,6 +106,8 @@ def opened(
         torch.set_grad_enabled(True)
         teardown(s, fn, begun)
         finalize_loggers(s, status)
+        keep(s.recomputed)
+        strategy.teardown()
         if begun and profiler is not None:
             profiler.describe()
         s.release()
@@ -119,11 +122,61 @@ def raise_as(error: BaseException) -> None:
         raise KeyboardInterrupt from error
 
 
+def join(s: Session, fn: TrainerFn) -> None:
+    """Take this process's device, and meet the other processes."""
+    strategy = s.strategy
+    strategy.setup_environment()
+    s.device = strategy.root_device
+    if strategy.world_size > 1 and fn == TrainerFn.FITTING:
+        s.stop = AgreedStop(strategy.side_group, strategy.first_step_done)
+
+
 def prepare_data(s: Session) -> None:
-    """Call ``prepare_data`` of the data module and the module."""
+    """Call ``prepare_data`` of the data module and the module, in one process of each machine or of all."""
+    strategy = s.strategy
     for owner in (s.datamodule, s.module):
         if owner is not None and replaces(owner, "prepare_data", DataHooks):
-            s.hooks.scoped("prepare_data", owner.prepare_data)()
+            rank = strategy.local_rank if getattr(owner, "prepare_data_per_node", True) else strategy.global_rank
+            if rank == 0:
+                s.hooks.scoped("prepare_data", owner.prepare_data)()
+            strategy.barrier("prepare_data")
+
+
+def agreed_start(s: Session, ckpt_path: Any) -> Path | None:
+    """Return the checkpoint to go on from; the first process looks for it, and chooses the loggers' versions, for all.
+
+    Raises:
+        CheckpointError: There is no such checkpoint.
+    """
+    strategy, trainer = s.strategy, s.trainer
+    path, versions = None, []
+    if strategy.is_global_zero:
+        path = resolve(s, ckpt_path)
+        # all choose before one of them makes the folder of a version
+        versions = [logger.version for logger in s.loggers]
+    path, versions, trainer._run_id = strategy.broadcast((path, versions, trainer._run_id))
+    if not strategy.is_global_zero:
+        for logger, version in zip(s.loggers, versions, strict=True):
+            if hasattr(logger, "adopt_version"):
+                logger.adopt_version(version)
+    return path
+
+
+def place(s: Session, checkpoint: dict[str, Any] | None) -> None:
+    """Bring the module to its devices, and a checkpoint into it."""
+    strategy, module = s.strategy, s.module
+    if s.trainer.sync_batchnorm and strategy.world_size > 1:
+        synchronise(module, strategy.root_device)
+    s.recomputed = recompute(module, s.flags.activation_checkpointing)
+    if strategy.sharded:
+        strategy.setup_module(module)
+    else:
+        strategy.module = module
+    if checkpoint is not None:
+        state.restore_model(s, checkpoint)
+        state.restore_callbacks(s, checkpoint)
+    if not strategy.sharded:
+        strategy.setup_module(module)
 
 
 def setup(s: Session, fn: TrainerFn) -> None:
@@ -137,8 +190,10 @@ def setup(s: Session, fn: TrainerFn) -> None:
             scoped("setup", callback.setup)(s.trainer, s.module, stage=stage)
     scoped("setup", s.module.setup)(stage=stage)
     if replaces(s.module, "configure_model", LightningModule):
-        scoped("configure_model", s.module.configure_model)()
+        with s.strategy.model_sharded_context():
+            scoped("configure_model", s.module.configure_model)()
     s.hooks.compile()
+    s.strategy.barrier("setup")
 
 
 def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] | None) -> None:
@@ -148,6 +203,7 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
     s.train_source = s.source("train", loaders.get("train"))
     s.optimizers, s.schedulers, s.frequencies = s.hooks.scoped("configure_optimizers", lambda: configured(module))()
     refuse_for_manual(s)
+    s.strategy.setup_training(s.optimizers, automatic=module.automatic_optimization)
     s.hooks.call("on_fit_start")
     log_configuration(s)
     if checkpoint is not None:
@@ -176,7 +232,7 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
         say_interval(s, feed.length)
     if s.val_source is not None:
         every = s.flags.check_val_every_n_epoch
-        s.val_check = make_val_check(s.flags.val_check_interval, every, feed.length)
+        s.val_check = make_val_check(s.flags.val_check_interval, every, feed.length, s.strategy.any_decision)
         if s.val_feeds is None and (every is None or (s.progress.epoch + 1) % every == 0):
             s.make_val_feeds()
 
@@ -198,7 +254,7 @@ def run_evaluation(s: Session, fn: TrainerFn, loaders: dict[str, Any], verbose: 
     stage, kind = ("validation", "val") if fn == TrainerFn.VALIDATING else ("test", "test")
     s.trainer.state.stage = RunningStage.VALIDATING if fn == TrainerFn.VALIDATING else RunningStage.TESTING
     flag = f"limit_{kind}_batches"
-    feeds = s.feeds(s.source(kind, loaders.get(kind)), getattr(s.flags, flag), flag)
+    feeds = s.other_feeds = s.feeds(s.source(kind, loaders.get(kind)), getattr(s.flags, flag), flag)
     s.trainer._take(kind, feeds)
     if getattr(s.flags, flag) == 0:
         return []
@@ -213,7 +269,7 @@ def predict_feeds(s: Session, loaders: dict[str, Any]) -> list[Feed]:
     """Return the feeds of a prediction."""
     s.trainer.state.stage = RunningStage.PREDICTING
     source = s.source("predict", loaders.get("predict"))
-    feeds = s.feeds(source, s.flags.limit_predict_batches, "limit_predict_batches")
+    feeds = s.other_feeds = s.feeds(source, s.flags.limit_predict_batches, "limit_predict_batches")
     s.trainer._take("predict", feeds)
     return feeds
 
@@ -275,6 +331,18 @@ def save_checkpoint(s: Session, path: Path, *, weights_only: bool, **record: Any
     """Write the state of a run to ``path``."""
 
     def save() -> None:
-        file.save(path, state.collect(s, weights_only=weights_only), state.record_of(s, **record))
+        # every process has a part in what is collected; one writes, and all learn whether it could
+        checkpoint, failed = state.collect(s, weights_only=weights_only), None
+        described = state.record_of(s, **record)
+        if s.strategy.is_global_zero:
+            try:
+                file.save(path, checkpoint, described)
+            except Exception as error:  # noqa: BLE001 - told to all processes, and raised again
+                failed = error
+        told = s.strategy.broadcast(None if failed is None else str(failed))
+        if failed is not None:
+            raise failed
+        if told is not None:
+            raise CheckpointError(f"the first process could not save {path}: {told}")
 
     s.hooks.timed("save_checkpoint", save)()

@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, Literal
 
-from leyden.core.accelerators.cpu import CPUAccelerator
+from leyden.core.accelerators.accelerator import Accelerator
 from leyden.core.callback import Callback
 from leyden.core.callbacks.timer import Timer
 from leyden.core.datamodule import LightningDataModule
@@ -34,10 +34,12 @@ from leyden.core.profilers.profiler import PassThroughProfiler, Profiler
 from leyden.core.progress import Progress
 from leyden.core.session import Session
 from leyden.core.states import TrainerFn, TrainerState
-from leyden.core.strategies.single_device import SingleDeviceStrategy
+from leyden.core.strategies.parallel import Timeout
+from leyden.core.strategies.strategy import Strategy
 from leyden.core.table import render
 from leyden.core.trainer.afresh import remember
 from leyden.core.trainer.barebones import refuse_beside_barebones
+from leyden.core.trainer.launching import launch, refuse_to_stream
 from leyden.core.trainer.loops import EvaluationLoop, FitLoop
 from leyden.core.trainer.outfit import outfit, replaced
 from leyden.core.trainer.process import set_torch_flags, settings
@@ -50,12 +52,14 @@ class Trainer(Readings):
     """Runs a module: trains it, evaluates it, predicts with it, saves it and goes on where it was.
 
     Args:
-        accelerator: Kind of device; this version trains on ``"cpu"`` (what ``"auto"`` means here), or its object.
-        strategy: How a run spreads over devices; this version has ``"single_device"``, or its object.
-        devices: How many devices; this version uses one.
-        num_nodes: How many machines; this version uses one.
-        precision: Number format; this version has ``"32-true"``.
-        plugins: One or several objects that take the place of a part of the engine; this version has `Precision`.
+        accelerator: Kind of device: ``"cpu"``, ``"gpu"``, ``"cuda"``, ``"mps"``, ``"xpu"``, ``"tpu"``, ``"auto"``, a
+            registered name, or its object.
+        strategy: How a run spreads over devices: ``"ddp"`` and its forms, ``"fsdp"``, ``"dp"``, ``"single_device"``, a
+            registered name, or its object. ``"auto"`` is ddp for several devices.
+        devices: How many devices on each machine, -1 for all, or which: ``[0, 2]`` or ``"0,2"``.
+        num_nodes: How many machines.
+        precision: Number format: ``"32-true"``, ``"64-true"``, ``"bf16-true"``, ``"16-true"``, ``"bf16-mixed"`` or
+            ``"16-mixed"``.
         logger: True for TensorBoard if it is installed and CSV files otherwise, False for none, a logger, its short
             name such as ``"csv"``, or several.
         callbacks: One callback or several.
@@ -86,14 +90,20 @@ class Trainer(Readings):
         overfit_batches: Train and validate on this many batches (or this fraction), in the data set's order.
         reload_dataloaders_every_n_epochs: Ask for the loaders again every so many epochs; 0 for never.
         benchmark: Whether cuDNN tries its algorithms out; None leaves it as it is.
-        use_distributed_sampler: Whether runs of several processes split the data; with one there is nothing to split.
-        sync_batchnorm: Whether runs of several processes share batch statistics; with one there is nothing to share.
+        use_distributed_sampler: Whether several processes split the data of loaders that do not split it themselves.
+        sync_batchnorm: Whether batch normalisation takes its statistics from all processes.
         barebones: Whether to switch off everything that costs time: logging, checkpoints, bar, summary, sanity check.
         enable_autolog_hparams: Whether hyper-parameters are logged when a fit begins.
         detect_anomaly: Whether autograd looks for operations that produce NaN.
         profiler: What measures the run: ``"simple"``, ``"advanced"``, ``"pytorch"``, or a profiler.
         compile: Whether `torch.compile` compiles the training step's computation and the optimiser's step, or a dict of
             its arguments (``backend``, ``mode``, ``dynamic``, ...). Hooks stay eager, and checkpoints keep their keys.
+        timeout: How long processes wait for each other, in seconds or as a timedelta, or a pair: until the first step
+            is done, and from then on. None for 30 and 10 minutes.
+        uneven: What happens where processes have different numbers of training batches, as of iterable data sets:
+            ``"stop"`` ends the epoch for all with the first that has none, ``"pad"`` gives batches again.
+        activation_checkpointing: Computes activations again in the backward pass instead of keeping them: True for
+            every repeated block, a list of module classes, or a function that tells for a module.
         default_root_dir: Where files go that nobody else places; the working folder if None.
         model_registry: Name of a model in a registry that no part of this package talks to; taken and kept.
         suggest_integrations: Whether other packages may be suggested; nothing is.
@@ -121,8 +131,8 @@ class Trainer(Readings):
     def __init__(
         self,
         *,
-        accelerator: str | CPUAccelerator = "auto",
-        strategy: str | SingleDeviceStrategy = "auto",
+        accelerator: str | Accelerator = "auto",
+        strategy: str | Strategy = "auto",
         devices: int | str | Sequence[int] = "auto",
         num_nodes: int = 1,
         precision: int | str | None = None,
@@ -160,6 +170,9 @@ class Trainer(Readings):
         detect_anomaly: bool = False,
         profiler: Profiler | str | None = None,
         compile: bool | dict[str, Any] = False,
+        timeout: Timeout = None,
+        uneven: Literal["stop", "pad", "join"] = "stop",
+        activation_checkpointing: Any = False,
         plugins: Any = None,
         default_root_dir: str | os.PathLike[str] | None = None,
         model_registry: str | None = None,
@@ -208,6 +221,10 @@ class Trainer(Readings):
             reload_dataloaders_every_n_epochs=reload_dataloaders_every_n_epochs,
             barebones=barebones,
             compile=compile,
+            timeout=timeout,
+            uneven=uneven,
+            activation_checkpointing=activation_checkpointing,
+            use_distributed_sampler=use_distributed_sampler,
         )
         self.use_distributed_sampler, self.sync_batchnorm = use_distributed_sampler, sync_batchnorm
         self.enable_autolog_hparams, self._benchmark = enable_autolog_hparams, benchmark
@@ -244,6 +261,10 @@ class Trainer(Readings):
         self.predict_loop = EvaluationLoop(self, TrainerFn.PREDICTING, "predict")
         self._fitted: LightningModule | None = None
         self._first_states: list[Callable[[], None]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a trainer that goes to other processes takes its flags and callbacks along, and not the run
+        return {**self.__dict__, "_session": None, "_module": None, "_fitted": None, "_first_states": None}
 
     # -- putting together ----------------------------------------------------------------------------------------------
 
@@ -375,20 +396,22 @@ class Trainer(Readings):
         train_dataloaders, datamodule = _data_module_first(
             TrainerFn.FITTING, train_dataloaders, datamodule, val_dataloaders
         )
-        session = self._wire(model, datamodule, TrainerFn.FITTING)
-        self.should_stop = False
-        if self._automatic_optimization is not None:
-            model.automatic_optimization = self._automatic_optimization
         if ckpt_path is None:
             ckpt_path = self._managed_path or self._resume_from
+        loaders = {"train": train_dataloaders, "val": val_dataloaders}
+        launch(self, TrainerFn.FITTING, model, datamodule, loaders, ckpt_path, trust=weights_only is False)
+
+    def _do(
+        self, fn: TrainerFn, model: Any, datamodule: Any, loaders: dict[str, Any], path: Any, **options: Any
+    ) -> Any:
+        """Run a verb in this process."""
+        session = self._wire(model, datamodule, fn)
+        if fn == TrainerFn.FITTING:
+            self.should_stop = False
+            if self._automatic_optimization is not None:
+                model.automatic_optimization = self._automatic_optimization
         with self._settings():
-            run(
-                session,
-                TrainerFn.FITTING,
-                {"train": train_dataloaders, "val": val_dataloaders},
-                ckpt_path,
-                trust=weights_only is False,
-            )
+            return run(session, fn, loaders, path, **options)
 
     def validate(
         self,
@@ -461,11 +484,9 @@ class Trainer(Readings):
     ) -> list[dict[str, float]]:
         model, ckpt_path = self._model_of(fn, model, ckpt_path)
         dataloaders, datamodule = _data_module_first(fn, dataloaders, datamodule, None)
-        session = self._wire(model, datamodule, fn)
-        with self._settings():
-            results: list[dict[str, float]] = run(
-                session, fn, {kind: dataloaders}, ckpt_path, verbose=verbose, trust=trust
-            )
+        results: list[dict[str, float]] = launch(
+            self, fn, model, datamodule, {kind: dataloaders}, ckpt_path, verbose=verbose, trust=trust
+        )
         return results
 
     def predict(
@@ -495,12 +516,10 @@ class Trainer(Readings):
         """
         model, ckpt_path = self._model_of(TrainerFn.PREDICTING, model, ckpt_path)
         dataloaders, datamodule = _data_module_first(TrainerFn.PREDICTING, dataloaders, datamodule, None)
-        session = self._wire(model, datamodule, TrainerFn.PREDICTING)
-        keep = return_predictions is not False
-        with self._settings():
-            given = {"predict": dataloaders}
-            trust = weights_only is False
-            return run(session, TrainerFn.PREDICTING, given, ckpt_path, return_predictions=keep, trust=trust)
+        keep, given, trust = return_predictions is not False, {"predict": dataloaders}, weights_only is False
+        return launch(
+            self, TrainerFn.PREDICTING, model, datamodule, given, ckpt_path, return_predictions=keep, trust=trust
+        )
 
     def predict_iter(
         self,
@@ -535,6 +554,7 @@ class Trainer(Readings):
             >>> [int(out.sum()) for out in trainer.predict_iter(Double(), [torch.ones(2), torch.ones(3)])]
             [4, 6]
         """
+        refuse_to_stream(self)
         model, ckpt_path = self._model_of(TrainerFn.PREDICTING, model, ckpt_path)
         dataloaders, datamodule = _data_module_first(TrainerFn.PREDICTING, dataloaders, datamodule, None)
         session = self._wire(model, datamodule, TrainerFn.PREDICTING)
@@ -578,7 +598,9 @@ class Trainer(Readings):
         save_checkpoint(self._session, Path(filepath), weights_only=weights_only)
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print without tearing the progress bar."""
+        """Print without tearing the progress bar, in the first process alone."""
+        if not self.is_global_zero:
+            return
         bar = self.progress_bar_callback
         if bar is not None:
             bar.print(*args, **kwargs)
@@ -586,12 +608,13 @@ class Trainer(Readings):
             print(*args, **kwargs)  # noqa: T201
 
     def _say(self, message: str) -> None:
-        print(f"[leyden] {message}", file=sys.stderr)  # noqa: T201
+        if self.is_global_zero:
+            print(f"[leyden] {message}", file=sys.stderr)  # noqa: T201
 
     def _print_results(self, results: list[dict[str, float]], verb: str, names: list[str | None]) -> None:
         rows = [{k.removesuffix(f"/dataloader_idx_{i}"): v for k, v in row.items()} for i, row in enumerate(results)]
         keys = sorted({key for row in rows for key in row})
-        if keys:
+        if keys and self.is_global_zero:
             titles = [name or f"DataLoader {i}" for i, name in enumerate(names)]
             cells = [(key, *(str(row.get(key, "")) for row in rows)) for key in keys]
             print(render((f"{verb.capitalize()} metric", *titles), cells))  # noqa: T201

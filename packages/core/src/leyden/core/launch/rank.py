@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a process of a run does at its start and end.
+
+Nothing heavy is imported here: a rank guards itself before it imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+AGENT_PID = "LEYDEN_AGENT_PID"
+RUN_FOLDER = "LEYDEN_RUN_DIR"
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+_PR_SET_PDEATHSIG = 1
+
+
+class _Guard:
+    """What this process knows of the one that started it.
+
+    Attributes:
+        marker: A file that stands while a verb runs; None where nobody looks for it.
+        pid: The process that was guarded; one that it forks is not.
+        verbs: How many verbs run, one inside the other.
+    """
+
+    def __init__(self) -> None:
+        self.marker: Path | None = None
+        self.pid = 0
+        self.verbs = 0
+
+
+_GUARD = _Guard()
+
+
+def guard_rank() -> None:
+    """Let this process end with its agent, and let its agent learn why it fails.
+
+    Does nothing outside of a run, and nothing the second time.
+    """
+    # taken out, for what this process starts is not a rank
+    agent, folder = os.environ.pop(AGENT_PID, None), os.environ.pop(RUN_FOLDER, None)
+    if _GUARD.pid == os.getpid() or (agent is None and "TORCHELASTIC_RUN_ID" not in os.environ):
+        return
+    _GUARD.pid = os.getpid()
+    if folder is not None:
+        _GUARD.marker = busy_marker(folder, int(os.environ["LOCAL_RANK"]))
+    die_with(os.getppid() if agent is None else int(agent))
+    _report_uncaught()
+
+
+def busy_marker(folder: str | Path, local_rank: int) -> Path:
+    """Return the file that stands while a verb runs in a rank."""
+    return Path(folder) / f"rank-{local_rank}.busy"
+
+
+def die_with(parent: int) -> None:
+    """Let this process be killed when the one that started it ends, however that ends.
+
+    Args:
+        parent: Its number. If it has ended already, so does this one.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        import threading
+
+        threading.Thread(target=_watch, args=(parent,), name="leyden-parent", daemon=True).start()
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+@contextmanager
+def busy() -> Generator[None, None, None]:
+    """Tell the agent that the other ranks count on this one, for the length of a ``with`` block.
+
+    A process that ends inside has failed, even with exit code 0.
+
+    Examples:
+        >>> from leyden.core.launch.rank import busy
+        >>> with busy():
+        ...     pass
+    """
+    # torchrun's ranks get their guard here, those of our agent have it
+    guard_rank()
+    marker = _GUARD.marker if _GUARD.pid == os.getpid() else None
+    if marker is None:
+        yield
+        return
+    _GUARD.verbs += 1
+    marker.touch()
+    leaves = False
+    try:
+        yield
+    except SystemExit as exit:
+        leaves = not exit.code
+        raise
+    finally:
+        _GUARD.verbs -= 1
+        if not _GUARD.verbs and not leaves:
+            with suppress(FileNotFoundError):
+                marker.unlink()
+
+
+def _report_uncaught() -> None:
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
+        write_error(error.with_traceback(frames))
+        before(kind, error, frames)
+
+    sys.excepthook = hook
+
+
+def write_error(error: BaseException, *, shown: bool = True, code: int = 1) -> None:
+    """Write why this rank fails where its agent looks for it, in the form of torch's agent.
+
+    Args:
+        error: What was raised.
+        shown: Whether the traceback was printed.
+        code: The exit code that follows.
+    """
+    path = os.environ.get(ERROR_FILE)
+    if path is None or _GUARD.pid != os.getpid():
+        return
+    import traceback
+
+    text = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(error))
+    now = time.time_ns()
+    # torch's agent reads whole seconds
+    extra: dict[str, Any] = {"py_callstack": text, "timestamp": str(now // 10**9)}
+    extra |= {"time_ns": now, "shown": shown, "exit_code": code}
+    message = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": extra}}
+    draft = Path(f"{path}.draft")
+    with suppress(OSError):
+        draft.write_text(json.dumps(message))
+        draft.replace(path)

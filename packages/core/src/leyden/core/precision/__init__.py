@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Number formats of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from leyden.core.precision.double import DoublePrecision as DoublePrecision
+    from leyden.core.precision.fsdp import FSDPPrecision as FSDPPrecision
+    from leyden.core.precision.half import HalfPrecision as HalfPrecision
+    from leyden.core.precision.mixed import MixedPrecision as MixedPrecision
+    from leyden.core.precision.precision import Precision as Precision
+else:
+    _LAZY = {
+        "DoublePrecision": "leyden.core.precision.double",
+        "FSDPPrecision": "leyden.core.precision.fsdp",
+        "HalfPrecision": "leyden.core.precision.half",
+        "MixedPrecision": "leyden.core.precision.mixed",
+        "Precision": "leyden.core.precision.precision",
+    }
+
+    def __getattr__(name):
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
+
+__all__ = [
+    "DoublePrecision",
+    "FSDPPrecision",
+    "HalfPrecision",
+    "MixedPrecision",
+    "Precision",
+]

@@ -132,7 +132,10 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Device of the first parameter or buffer."""
+        """Device of the first parameter or buffer; of the run where parameters wait elsewhere for their turn."""
+        if self._trainer is not None and self._trainer.strategy.sharded:
+            device: torch.device = self._trainer.strategy.root_device
+            return device
         tensor = next(self.parameters(), next(self.buffers(), None))
         return tensor.device if tensor is not None else torch.device("cpu")
 

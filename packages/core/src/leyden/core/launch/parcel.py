@@ -98,6 +98,7 @@ def run(work: Callable[[], tuple[Callable[..., Any], tuple[Any, ...], dict[str, 
         if isinstance(error, SystemExit) and type(error) is SystemExit:
             raise
         write(word, folder / f"error-{rank}", what="the error")
+        sys.last_value = error  # as after any uncaught error: what ends the process need not wait for the others
         return 1
     return 0
 

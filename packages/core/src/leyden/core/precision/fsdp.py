@@ -6,13 +6,13 @@ from __future__ import annotations
 import torch
 
 from leyden.core.precision.mixed import MixedPrecision
-from leyden.core.precision.precision import Precision
 
 
 class FSDPPrecision(MixedPrecision):
     """A mixed format under `FSDPStrategy`: parameters travel and compute in 16 bits, gradients are added up in 32.
 
-    The strategy reads the format's name and hands FSDP the policy; autocast is not used on top of it.
+    The strategy reads the format's name and hands FSDP the policy. Autocast stands around the step, so that a loss is
+    computed in 32 bits and targets stay as they are.
 
     Args:
         precision: ``"bf16-mixed"`` or ``"16-mixed"``.
@@ -27,5 +27,3 @@ class FSDPPrecision(MixedPrecision):
 
     def __init__(self, precision: str, device: str = "cuda", scaler: torch.amp.GradScaler | None = None) -> None:
         super().__init__(precision, device, scaler)
-
-    forward_context = Precision.forward_context

@@ -144,7 +144,7 @@ class FSDPStrategy(ParallelStrategy):
             checkpoint_activations(module, self._again)
         one = partial(
             fully_shard,
-            mp_policy=options.precision_policy(self.mixed_precision, self.precision_plugin.precision),
+            mp_policy=options.precision_policy(self.mixed_precision, self.precision_plugin),
             offload_policy=options.offload_policy(self.cpu_offload, self.root_device),
             **{"reshard_after_forward": options.SHARDING[self.sharding_strategy][0], **self._kwargs},
         )
@@ -190,12 +190,7 @@ class FSDPStrategy(ParallelStrategy):
         module: Any = self.module
         own = super().step_method(name)
         gathered: Callable[..., Any] = getattr(module, _GATHERED)
-        # a policy of the user's own casts what the module is given; autocast leaves targets as they are
-        casts = self.mixed_precision is not None
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            return gathered(own, *args, **kwargs) if casts else gathered(partial(own, *args, **kwargs))
-
+        run = partial(gathered, own)
         if name == "training_step":
             return run
 

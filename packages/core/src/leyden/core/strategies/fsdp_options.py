@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from leyden.core.errors import MisconfigurationTypeError, MisconfigurationValueError
+from leyden.core.precision.precision import Precision
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -106,20 +107,21 @@ def checked_mixed_precision(given: Any) -> MixedPrecisionPolicy | None:
     return given
 
 
-def precision_policy(given: MixedPrecisionPolicy | None, precision: str) -> MixedPrecisionPolicy:
+def precision_policy(given: MixedPrecisionPolicy | None, plugin: Precision) -> MixedPrecisionPolicy:
     """Return the policy: the given one, or that of a number format.
 
     A mixed format keeps 32 bits where the optimiser steps and where gradients are added up, and gathers parameters in
-    16. What a unit is given stays as it is: autocast, which the format runs in, brings it to the right type.
+    16. What a unit is given is cast as well, unless the format runs in autocast, which does it where it is needed.
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy
 
     if given is not None:
         return given
-    gathered = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(precision)
+    gathered = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}.get(plugin.precision)
     if gathered is None:
         return MixedPrecisionPolicy()
-    return MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    casts = not plugin.replaces("forward_context")
+    return MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=casts)
 
 
 def checked_mesh(given: Any, sharding: str) -> Any:

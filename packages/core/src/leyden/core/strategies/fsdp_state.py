@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +75,8 @@ def save_sharded(folder: str | Path, module: nn.Module, optimizers: Sequence[Opt
     from torch.distributed.checkpoint.state_dict_saver import save
 
     reshard(module)
-    save(_named(module, optimizers), checkpoint_id=str(folder))
+    with _alone_or_not():
+        save(_named(module, optimizers), checkpoint_id=str(folder))
 
 
 def load_sharded(folder: str | Path, module: nn.Module, optimizers: Sequence[Optimizer] = ()) -> None:
@@ -89,7 +92,8 @@ def load_sharded(folder: str | Path, module: nn.Module, optimizers: Sequence[Opt
     stored = {path[2] for path in paths if path[:2] == ("optimizer", "state")}
     held = state["optimizer"]["state"]
     state["optimizer"]["state"] = {name: values for name, values in held.items() if name in stored}
-    load(state, checkpoint_id=str(folder))
+    with _alone_or_not():
+        load(state, checkpoint_id=str(folder))
     set_state_dict(
         module,
         list(optimizers),
@@ -106,6 +110,14 @@ def reshard(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.reshard()
+
+
+@contextmanager
+def _alone_or_not() -> Generator[None, None, None]:
+    """Keep quiet about a process without others, which is what was meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
+        yield
 
 
 def _named(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Any]:

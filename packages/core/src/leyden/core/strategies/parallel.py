@@ -9,11 +9,13 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from leyden.core.accelerators.accelerator import Accelerator
 from leyden.core.errors import MisconfigurationTypeError, MisconfigurationValueError
@@ -181,17 +183,14 @@ class ParallelStrategy(Strategy):
             return
         environment = self.cluster_environment
         assert environment is not None
-        dist.init_process_group(
-            self._backend(),
-            init_method=f"tcp://{environment.main_address}:{environment.main_port}"
-            if not environment.creates_processes_externally
-            else "env://",
-            rank=environment.global_rank(),
-            world_size=environment.world_size(),
-            timeout=self.timeouts[0],
-        )
+        rank, world = environment.global_rank(), environment.world_size()
+        url = "env://"
+        if not environment.creates_processes_externally:
+            url = f"tcp://{environment.main_address}:{environment.main_port}"
+        store, _, _ = next(rendezvous(url, rank, world, timeout=self.timeouts[0]))
+        dist.init_process_group(self._backend(), store=store, rank=rank, world_size=world, timeout=self.timeouts[0])
         self._side_group = dist.new_group(backend="gloo")
-        atexit.register(_leave, self._side_group)
+        atexit.register(_leave, store, rank, world)
 
     def _backend(self) -> str:
         own = self.process_group_backend or self.accelerator.backend
@@ -297,16 +296,19 @@ def _unpacked(packed: bytes) -> Any:
     return torch.load(io.BytesIO(packed), weights_only=False)  # another process of this run made it
 
 
-def _leave(group: Any) -> None:
+def _leave(store: Any, rank: int, world: int) -> None:
     """Leave the process groups at the end of the process, all at once.
 
     A process that tears its connections down while others close theirs may be aborted by gloo (seen in 4 of 10 ends
-    with torch 2.15). One that ends by an error waits for nobody.
+    with torch 2.15). One that ends by an error waits for nobody, and nobody waits for long: whoever works on closes
+    nothing meanwhile.
     """
     if not dist.is_initialized():
         return
     if getattr(sys, "last_value", None) is None:
-        # whoever works on for longer closes nothing meanwhile
         with suppress(RuntimeError):
-            dist.monitored_barrier(group, timeout=timedelta(seconds=5))
+            store.set(f"leyden/left/{rank}", "")
+            until = monotonic() + 5.0
+            while not store.check([f"leyden/left/{each}" for each in range(world)]) and monotonic() < until:
+                sleep(0.01)
     dist.destroy_process_group()

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from leyden.core import demos as demos
     from leyden.core import loggers as loggers
     from leyden.core import plugins as plugins
+    from leyden.core import precision as precision
     from leyden.core import profilers as profilers
     from leyden.core import strategies as strategies
     from leyden.core import utilities as utilities
@@ -31,7 +32,17 @@ else:
         "isolate_rng": "seeding",
         "seed_everything": "seeding",
     }
-    _ROOMS = ("accelerators", "callbacks", "demos", "loggers", "plugins", "profilers", "strategies", "utilities")
+    _ROOMS = (
+        "accelerators",
+        "callbacks",
+        "demos",
+        "loggers",
+        "plugins",
+        "precision",
+        "profilers",
+        "strategies",
+        "utilities",
+    )
 
     def __getattr__(name):
         from importlib import import_module
@@ -68,6 +79,7 @@ __all__ = [
     "isolate_rng",
     "loggers",
     "plugins",
+    "precision",
     "profilers",
     "seed_everything",
     "strategies",

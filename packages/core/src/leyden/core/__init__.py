@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from leyden.core import accelerators as accelerators
     from leyden.core import callbacks as callbacks
     from leyden.core import demos as demos
+    from leyden.core import fabric as fabric
     from leyden.core import loggers as loggers
     from leyden.core import plugins as plugins
     from leyden.core import precision as precision
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from leyden.core import utilities as utilities
     from leyden.core.callback import Callback as Callback
     from leyden.core.datamodule import LightningDataModule as LightningDataModule
+    from leyden.core.fabric.fabric import Fabric as Fabric
     from leyden.core.module import LightningModule as LightningModule
     from leyden.core.seeding import isolate_rng as isolate_rng
     from leyden.core.seeding import seed_everything as seed_everything
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 else:
     _LAZY = {
         "Callback": "callback",
+        "Fabric": "fabric.fabric",
         "LightningDataModule": "datamodule",
         "LightningModule": "module",
         "Trainer": "trainer.trainer",
@@ -36,6 +39,7 @@ else:
         "accelerators",
         "callbacks",
         "demos",
+        "fabric",
         "loggers",
         "plugins",
         "precision",
@@ -70,12 +74,14 @@ else:
 
 __all__ = [
     "Callback",
+    "Fabric",
     "LightningDataModule",
     "LightningModule",
     "Trainer",
     "accelerators",
     "callbacks",
     "demos",
+    "fabric",
     "isolate_rng",
     "loggers",
     "plugins",

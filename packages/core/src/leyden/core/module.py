@@ -72,12 +72,13 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
     # one slot, typed by a Protocol, through which the module reaches the run; it never travels with copies or pickles
     _run: RunView | None = None
     _trainer: Any = None
+    _fabric: Any = None
     example_input_array: Any = None
     _automatic_optimization = True
     _strict_loading: bool | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_run", "_trainer")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_run", "_trainer", "_fabric")}
 
     # -- where the run stands ------------------------------------------------------------------------------------------
 
@@ -99,6 +100,17 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
             if isinstance(module, LightningModule):
                 module.__dict__["_trainer"] = trainer
                 module.__dict__["_run"] = None if trainer is None else getattr(trainer, "_session", None)
+
+    @property
+    def fabric(self) -> Any:
+        """The `Fabric` whose loop runs this module, or None."""
+        return self._fabric
+
+    @fabric.setter
+    def fabric(self, fabric: Any) -> None:
+        for module in self.modules():
+            if isinstance(module, LightningModule):
+                module.__dict__["_fabric"] = fabric
 
     @property
     def current_epoch(self) -> int:
@@ -238,7 +250,10 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute the gradients of ``loss``."""
-        loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if self._fabric is not None:
+            self._fabric.backward(loss, *args, **kwargs)
+        else:
+            loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     # -- logging -------------------------------------------------------------------------------------------------------
 
@@ -394,7 +409,7 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
             MisconfigurationException: The module leaves optimisation to the trainer.
         """
         args = tuple(argument for argument in args if not isinstance(argument, Optimizer))
-        if self.automatic_optimization:
+        if self.automatic_optimization and self._fabric is None:
             raise MisconfigurationException(
                 "`manual_backward` is for manual optimization: please disable automatic optimization with"
                 " `self.automatic_optimization = False` in `__init__`."

@@ -6,6 +6,7 @@ Nothing heavy is imported here: a rank guards itself before it imports torch.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -116,6 +117,21 @@ def busy() -> Generator[None, None, None]:
         if not _GUARD.verbs and not leaves:
             with suppress(FileNotFoundError):
                 marker.unlink()
+
+
+def busy_until_exit() -> None:
+    """Tell the agent that the other ranks count on this one until its program ends in an orderly way.
+
+    Examples:
+        >>> from leyden.core.launch.rank import busy_until_exit
+        >>> busy_until_exit()
+    """
+    guard_rank()
+    marker = _GUARD.marker if _GUARD.pid == os.getpid() else None
+    if marker is not None:
+        _GUARD.verbs += 1
+        marker.touch()
+        atexit.register(marker.unlink, missing_ok=True)
 
 
 def _report_uncaught() -> None:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from leyden.core.accelerators.accelerator import Accelerator
 from leyden.core.errors import MisconfigurationTypeError, MisconfigurationValueError
 from leyden.core.precision.precision import Precision
 from leyden.core.strategies.parallel import ParallelStrategy, Timeout
+from leyden.core.transfer import apply_to_tensors
 
 if TYPE_CHECKING:
     from leyden.core.launch.environment import ClusterEnvironment
@@ -110,7 +112,8 @@ class DDPStrategy(ParallelStrategy):
         if not any(parameter.requires_grad for parameter in module.parameters()):
             return
         options = {"find_unused_parameters": len(optimizers) > 1, **self._ddp_kwargs}
-        ids = [self.root_device.index] if self.root_device.type in ("cuda", "xpu") else None
+        there = all(parameter.device == self.root_device for parameter in module.parameters())
+        ids = [self.root_device.index] if there and self.root_device.type in ("cuda", "xpu") else None
         self.model = model = _Redirected(module, device_ids=ids, **options)
         if not options["find_unused_parameters"] and not options.get("static_graph"):
             _settle_buckets(model)
@@ -124,19 +127,27 @@ class DDPStrategy(ParallelStrategy):
         if name != "training_step" or not isinstance(model, _Redirected):
             return super().step_method(name)
         own = super().step_method(name)
-        automatic = self._automatic
+        # the user's step begins its backward passes itself, each of which `before_backward` announces
+        return partial(model.run if self._automatic else model.run_unannounced, own)
+
+    def forward_pass(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the call; a backward pass that reaches what it gives averages gradients."""
+        model = self.model
+        if not isinstance(model, _Redirected):
+            return call
 
         def through(*args: Any, **kwargs: Any) -> Any:
-            if automatic:
-                return model.run(own, *args, **kwargs)
-            # the user's step begins its backward passes itself, each of which `before_backward` announces
-            model.require_backward_grad_sync = False
-            try:
-                return model.run(own, *args, **kwargs)
-            finally:
-                model.require_backward_grad_sync = True
+            if not torch.is_grad_enabled():
+                return call(*args, **kwargs)
+            if model.static_graph:
+                return model.run(call, *args, **kwargs)
+            return model.watched(model.run_unannounced(call, *args, **kwargs))
 
         return through
+
+    def inside_backward(self) -> AbstractContextManager[Any] | None:
+        """Return a context in which gradients are averaged also where autograd does not know of them beforehand."""
+        return self.model.trusting() if isinstance(self.model, _Redirected) else None
 
     def accumulating(self) -> AbstractContextManager[Any] | None:
         """Return a context in which gradients stay with their process."""
@@ -170,6 +181,10 @@ class DDPStrategy(ParallelStrategy):
 class _Redirected(DistributedDataParallel):
     """DistributedDataParallel around a module, whose forward pass is any call of the module's."""
 
+    _accumulators: list[tuple[Tensor, Any]] | None = None
+    _task = -1
+    _trusting = False
+
     def run(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Make ``call`` the forward pass: what it does with the module, and its backward, is averaged."""
         own = self.module.__dict__
@@ -190,10 +205,63 @@ class _Redirected(DistributedDataParallel):
             if own.get("forward") is forward:
                 del own["forward"]
 
+    def run_unannounced(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Make ``call`` a forward pass that no backward pass need follow."""
+        synced, self.require_backward_grad_sync = self.require_backward_grad_sync, False
+        try:
+            return self.run(call, *args, **kwargs)
+        finally:
+            self.require_backward_grad_sync = synced
+
     def announce(self, loss: Tensor) -> None:
         """Get the reducer ready for the backward pass of a loss that did not come out of `forward`."""
+        self._get_ready([loss])
+
+    def watched(self, output: Any) -> Any:
+        """Average gradients in every backward pass that reaches tensors of ``output``."""
+        if self._accumulators is None:
+            # the nodes where gradients end; they live as long as somebody holds them
+            views = [(p, p.view_as(p).grad_fn) for p in self.module.parameters() if p.requires_grad]
+            self._accumulators = [(p, view.next_functions[0][0]) for p, view in views if view is not None]
+        watches = []
+        apply_to_tensors(output, lambda tensor: watches.append(tensor) if tensor.grad_fn is not None else None)
+        for tensor in watches:
+            tensor.register_hook(self._reached)  # type: ignore[no-untyped-call]
+        if not watches:
+            # what the tensors are in is nothing that can be looked into
+            self._get_ready([])
+        return output
+
+    def _reached(self, gradient: Tensor) -> None:
+        """Get the reducer ready, once in a backward pass that reaches parameters."""
+        task = torch._C._current_graph_task_id()
+        if task == self._task or not self.require_backward_grad_sync:
+            return
+        nodes = self._accumulators or []
+        if self.find_unused_parameters:
+            used = [parameter for parameter, node in nodes if torch._C._will_engine_execute_node(node)]
+        else:
+            used = next(([p] for p, node in nodes if torch._C._will_engine_execute_node(node)), [])
+        if not used and not (self._trusting and any(parameter.requires_grad for parameter, _ in nodes)):
+            return  # as in `torch.autograd.grad` with respect to inputs
+        self._task = task
+        with torch.enable_grad():
+            self._get_ready([parameter.view_as(parameter) for parameter in used])
+
+    @contextmanager
+    def trusting(self) -> Generator[None, None, None]:
+        """Take a backward pass for one that reaches parameters: checkpointed parts hide theirs until they run."""
+        self._trusting = True
+        try:
+            yield
+        finally:
+            self._trusting = False
+
+    def _get_ready(self, reached: list[Tensor]) -> None:
+        # a second forward pass may not overwrite the buffers of a first one, but the one after a backward pass may
+        self.require_forward_param_sync = True
         self.reducer._rebuild_buckets()
-        self.reducer.prepare_for_backward([loss] if self.find_unused_parameters and not self.static_graph else [])
+        self.reducer.prepare_for_backward(reached if self.find_unused_parameters and not self.static_graph else [])
 
 
 def _settle_buckets(model: _Redirected) -> None:

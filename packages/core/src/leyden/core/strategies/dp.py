@@ -69,7 +69,7 @@ class DataParallelStrategy(Strategy):
         assert self.module is not None
         if name not in _STEPS:
             return own
-        spread = nn.DataParallel(_Step(self.module, name), device_ids=self._devices)
+        spread = self._spread(name)
         merge = not hasattr(self.module, f"{name}_end")
 
         def run(batch: Any, *args: Any) -> Any:
@@ -77,6 +77,14 @@ class DataParallelStrategy(Strategy):
             return _mean(output) if merge and name == "training_step" else output
 
         return run
+
+    def forward_pass(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the call, run on every GPU with its part of the inputs."""
+        return self._spread("forward" if call is self.module else call.__name__)
+
+    def _spread(self, name: str) -> nn.DataParallel[_Step]:
+        assert self.module is not None
+        return nn.DataParallel(_Step(self.module, name), device_ids=self._devices)
 
 
 class _Step(nn.Module):

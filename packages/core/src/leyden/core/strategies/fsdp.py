@@ -135,8 +135,8 @@ class FSDPStrategy(ParallelStrategy):
             self.device_mesh, self.sharding_strategy, self.root_device.type, self.world_size, per_node
         )
 
-    def setup_module(self, module: nn.Module) -> None:
-        """Shard a module; one that is sharded already stays as it is."""
+    def setup_module(self, module: nn.Module, move_to_device: bool = True) -> None:
+        """Shard a module; one that is sharded already stays as it is. Shards stand where they compute."""
         from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
         module = self.precision_plugin.convert_module(module)
@@ -187,12 +187,24 @@ class FSDPStrategy(ParallelStrategy):
 
     def step_method(self, name: str) -> Callable[..., Any]:
         """Return the method; whatever it calls of the module has its parameters gathered."""
-        module: Any = self.module
         own = super().step_method(name)
-        gathered: Callable[..., Any] = getattr(module, _GATHERED)
-        run = partial(gathered, own)
-        if name == "training_step":
-            return run
+        return self._gathered(own) if name == "training_step" else self._freed(self._gathered(own))
+
+    def forward_pass(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the call; whatever it calls of the module has its parameters gathered."""
+        trained = call if call is self.module else self._gathered(call)
+        evaluated = self._freed(trained)
+
+        def either(*args: Any, **kwargs: Any) -> Any:
+            return (trained if torch.is_grad_enabled() else evaluated)(*args, **kwargs)
+
+        return either
+
+    def _gathered(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        return partial(getattr(self.module, _GATHERED), call)
+
+    def _freed(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        module: Any = self.module
 
         def evaluated(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -231,9 +243,16 @@ class FSDPStrategy(ParallelStrategy):
         for buffer in self.module.buffers() if self.module is not None else ():
             dist.broadcast(buffer, 0)
 
-    def clip_gradients(self, parameters: Sequence[Tensor], value: float, algorithm: str) -> None:
+    def clip_gradients(
+        self,
+        parameters: Sequence[Tensor],
+        value: float,
+        algorithm: str,
+        norm_type: float = 2.0,
+        error_if_nonfinite: bool = False,
+    ) -> Tensor | None:
         """Clip gradients by their norm over all processes, or by value."""
-        states.clip(parameters, value, algorithm)
+        return states.clip(parameters, value, algorithm, norm_type, error_if_nonfinite)
 
     # -- state ---------------------------------------------------------------------------------------------------------
 

@@ -171,8 +171,10 @@ def _each(change: Callable[[Any], Any], values: Any) -> Any:
     return {name: change(value) for name, value in values.items()} if isinstance(values, dict) else change(values)
 
 
-def clip(parameters: Sequence[Tensor], value: float, algorithm: str) -> None:
-    """Clip gradients, of which each process holds shards."""
+def clip(
+    parameters: Sequence[Tensor], value: float, algorithm: str, norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> Tensor | None:
+    """Clip gradients, of which each process holds shards; returns their norm, if they are clipped by it."""
     from torch.distributed.tensor import DTensor
 
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -180,8 +182,13 @@ def clip(parameters: Sequence[Tensor], value: float, algorithm: str) -> None:
         for gradient in gradients:
             local = gradient.to_local() if isinstance(gradient, DTensor) else gradient
             local.clamp_(-value, value)
-        return
-    norm = torch.nn.utils.get_total_norm(gradients)
+        return None
+    norm = torch.nn.utils.get_total_norm(gradients, norm_type)
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()
+    if error_if_nonfinite and not bool(norm.isfinite()):
+        raise RuntimeError(
+            f"The total norm of order {norm_type} of the gradients is non-finite, so it can not be clipped."
+        )
     torch.nn.utils.clip_grads_with_norm_(parameters, value, norm)
+    return norm

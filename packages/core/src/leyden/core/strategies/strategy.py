@@ -112,9 +112,15 @@ class Strategy:
         """Make the device ready, and meet the other processes."""
         self.accelerator.setup_device(self.root_device)
 
-    def setup_module(self, module: nn.Module) -> None:
-        """Bring a module to its device and format, before optimisers are made from its parameters."""
-        self.module = self.model = self.precision_plugin.convert_module(module).to(self.root_device)
+    def setup_module(self, module: nn.Module, move_to_device: bool = True) -> None:
+        """Bring a module to its device and format, before optimisers are made from its parameters.
+
+        Args:
+            module: The module.
+            move_to_device: False for a module that stands where it should.
+        """
+        module = self.precision_plugin.convert_module(module)
+        self.module = self.model = module.to(self.root_device) if move_to_device else module
 
     def setup_training(self, optimizers: Sequence[Optimizer], *, automatic: bool = True) -> None:
         """Put around the module what its training needs, once its optimisers are there.
@@ -142,6 +148,21 @@ class Strategy:
         method: Callable[..., Any] = getattr(self.module, name)
         return method
 
+    def forward_pass(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a call of the module as it runs under this strategy, in a loop that this package does not know.
+
+        Any backward pass that reaches what the call gives is part of the training, whenever it comes: after other
+        calls, after several calls of this one, or not at all.
+
+        Args:
+            call: The module itself, for its ``forward``, or a method of it.
+        """
+        return call
+
+    def inside_backward(self) -> AbstractContextManager[Any] | None:
+        """Return a context for a backward pass over what `forward_pass` gave; None if it makes no difference."""
+        return None
+
     def accumulating(self) -> AbstractContextManager[Any] | None:
         """Return a context for a batch that does not close its window: processes need not agree on gradients yet.
 
@@ -159,18 +180,33 @@ class Strategy:
     def before_evaluation(self) -> None:
         """Make what a forward pass reads, such as running means, the same on every process."""
 
-    def clip_gradients(self, parameters: Sequence[Tensor], value: float, algorithm: str) -> None:
+    def clip_gradients(
+        self,
+        parameters: Sequence[Tensor],
+        value: float,
+        algorithm: str,
+        norm_type: float = 2.0,
+        error_if_nonfinite: bool = False,
+    ) -> Tensor | None:
         """Clip gradients over all processes.
 
         Args:
             parameters: The parameters of one optimiser.
             value: The largest norm or absolute value.
             algorithm: ``"norm"`` or ``"value"``.
+            norm_type: Which norm: 2 for the Euclidean, ``inf`` for the largest absolute value.
+            error_if_nonfinite: Whether a norm that is infinite or no number is an error.
+
+        Returns:
+            The norm before clipping; None where values are clipped.
+
+        Raises:
+            RuntimeError: The norm is not finite, and that is an error.
         """
         if algorithm == "value":
             torch.nn.utils.clip_grad_value_(parameters, value)
-        else:
-            torch.nn.utils.clip_grad_norm_(parameters, value)
+            return None
+        return torch.nn.utils.clip_grad_norm_(parameters, value, norm_type, error_if_nonfinite)
 
     # -- among processes -----------------------------------------------------------------------------------------------
 

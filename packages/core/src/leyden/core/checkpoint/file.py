@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType
 from typing import IO, Any
@@ -140,13 +141,19 @@ def save(path: Path, state: dict[str, Any], record: Mapping[str, Any]) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except (OSError, RuntimeError, pickle.PicklingError) as error:
-        temporary.unlink(missing_ok=True)
+        _drop(temporary)
         raise CheckpointError(
             f"could not save the checkpoint {path}: {error}. Files saved earlier are untouched."
         ) from error
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        _drop(temporary)
         raise
+
+
+def _drop(temporary: Path) -> None:
+    # of what broke the save there is better news than that nothing can be deleted there either
+    with suppress(OSError):
+        temporary.unlink()
 
 
 def _write(file: IO[bytes], state: dict[str, Any], record: Mapping[str, Any]) -> None:
@@ -185,7 +192,7 @@ def restamp(path: Path, **changes: Any) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _drop(temporary)
         raise CheckpointError(f"could not update the checkpoint {path}: {error}. The file is untouched.") from error
 
 

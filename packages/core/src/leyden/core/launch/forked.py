@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -52,6 +53,8 @@ class Forked:
 def _become_rank(work: Any, folder: Path, rank: int, environment: dict[str, str], parent: int) -> None:
     """Run the function and end the process: it never returns to the copied stack."""
     code = 1
+    # a copied store that is collected here would wait for the thread that serves it, which only the parent has
+    gc.freeze()
     try:
         os.setsid()
         die_with(parent)

@@ -22,7 +22,7 @@ def suits_script() -> bool:
         >>> suits_script()
         False
     """
-    if "pytest" in sys.modules or "PYTEST_CURRENT_TEST" in os.environ or hasattr(sys, "ps1"):
+    if "pytest" in sys.modules or hasattr(sys, "ps1"):
         return False
     notebook = sys.modules.get("IPython")
     if notebook is not None and notebook.get_ipython() is not None:

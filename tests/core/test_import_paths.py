@@ -35,6 +35,25 @@ def test_the_places_and_their_names(place, names):
     assert all(hasattr(module, name) for name in names.split())
 
 
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [
+        ("accelerators", "CPUAccelerator CUDAAccelerator"),
+        ("loggers", "CSVLogger Logger"),
+        ("plugins", "HalfPrecision MixedPrecision"),
+        ("strategies", "DDPStrategy FSDPStrategy"),
+        ("utilities", "move_data_to_device rank_zero_only"),
+        ("utilities.apply_func", "move_data_to_device"),
+        ("utilities.rank_zero", "rank_zero_info rank_zero_only"),
+        ("utilities.seed", "seed_everything"),
+        ("wrappers", "is_wrapped _FabricModule _FabricOptimizer"),
+    ],
+)
+def test_the_places_and_their_names_below_fabric(place, names):
+    module = importlib.import_module(f"leyden.core.fabric.{place}")
+    assert all(hasattr(module, name) for name in names.split())
+
+
 def test_an_unknown_name_is_told_with_those_that_are_there():
     with pytest.raises(AttributeError, match=r"no attribute 'nothing'; it has .*rank_zero_only"):
         _ = utilities.nothing

@@ -180,8 +180,8 @@ def test_only_loaders_that_may_be_uneven_are_kept_in_step():
         feed = Feed(loader, 1.0, "limit_train_batches", shard=Shard(0, 2), rounds=Rounds(refuse))
         assert len(list(feed.batches())) == count
         feed.order.detach()
-    with pytest.raises(ValueError, match="`uneven` must be 'stop' or 'pad' for rounds; got 'join'"):
-        Rounds(refuse, "join")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`uneven` must be 'stop', 'pad' or 'join'; got 'none'"):
+        Rounds(refuse, "none")  # type: ignore[arg-type]
 
 
 def process(rank: int, folder: str) -> None:

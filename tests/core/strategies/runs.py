@@ -117,6 +117,7 @@ RUNS = {
     "accumulated and clipped": (Plain, {"accumulate_grad_batches": 3, "gradient_clip_val": 0.1}),
     "a window that a limit cuts": (Plain, {"accumulate_grad_batches": 3, "limit_train_batches": 5}),
     "weighted": (Weighted, {"accumulate_grad_batches": 2}),
+    "weighted steps": (Weighted, {}),
     "a schedule that monitors": (Plateau, {"max_epochs": 4}),
     "batch normalisation": (Normalised, {"sync_batchnorm": True}),
     "a line search": (Searching, {"limit_train_batches": 2, "max_epochs": 1}),

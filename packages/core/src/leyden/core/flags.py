@@ -115,8 +115,6 @@ class Flags:
     def _check_uneven(self) -> None:
         if self.uneven not in ("stop", "pad", "join"):
             raise MisconfigurationValueError(f"`uneven` must be 'stop', 'pad' or 'join'; got {self.uneven!r}.")
-        if self.uneven == "join":
-            raise NotYetSupported("`uneven='join'` comes with a later version; this one has 'stop' and 'pad'.")
 
     def _check_compile(self) -> None:
         given = self.compile

@@ -142,7 +142,8 @@ class Session:
             uneven = "join" if not strategy.sharded else "pad" if uneven == "join" else uneven
         if self.flags.use_distributed_sampler:
             shard = EvaluationShare(rank, world, uneven) if measures else Shard(rank, world, uneven)
-        rounds = Rounds(maximum_over(strategy.side_group), uneven, measures) if uneven != "join" else None
+        alone = measures and uneven == "join"
+        rounds = None if alone else Rounds(maximum_over(strategy.side_group), uneven, measures)
         return {"shard": shard, "agree": strategy.broadcast, "rounds": rounds}
 
     def make_train_feed(self) -> None:

@@ -114,8 +114,9 @@ def record_of(s: Session, *, score: dict[str, float] | None = None, finished: bo
 
 
 def is_finite(module: torch.nn.Module) -> bool:
-    """Tell whether every parameter is finite. One wait for the device, at a save only."""
-    checks = [torch.isfinite(p.detach()).all() for p in module.parameters() if p.is_floating_point()]
+    """Tell whether every parameter that trains is finite. One wait for the device, at a save only."""
+    trained = (p for p in module.parameters() if p.requires_grad and p.is_floating_point())
+    checks = [torch.isfinite(p.detach()).all() for p in trained]
     return bool(torch.stack([c.cpu() for c in checks]).all()) if checks else True
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from math import inf
@@ -13,8 +14,8 @@ from leyden.core.data.ahead import DeviceCopies, has_workers
 from leyden.core.data.combined import CombinedLoader
 from leyden.core.data.order import Order, set_epoch
 from leyden.core.data.orders import Orders
-from leyden.core.data.rounds import Rounds, may_be_uneven
-from leyden.core.data.shard import Share
+from leyden.core.data.rounds import REST, Rounds, may_be_uneven
+from leyden.core.data.shard import Shard, Share, can_be_shared
 from leyden.core.data.source import is_collection
 from leyden.core.errors import MisconfigurationException
 
@@ -94,6 +95,10 @@ class Feed:
         self.loader: Iterable[Any] = CombinedLoader(loader, "max_size_cycle") if is_collection(loader) else loader
         self.order: Order | Orders
         if isinstance(self.loader, CombinedLoader):
+            if rounds is not None and rounds.joins:
+                raise MisconfigurationException(
+                    "`uneven='join'` takes one training loader; got a collection of them. Use 'stop' or 'pad'."
+                )
             self.given = self.loader.iterables
             self.order = Orders(self.loader, shard, agree)
             sizes = [part.length for part in self.order.parts]
@@ -107,8 +112,13 @@ class Feed:
             self.given = loader
             self.order = Order(loader, shard, agree)
             self.available = self.order.length
+            if rounds is not None and rounds.joins:
+                # rounds are counted, of which the first process has a batch of each
+                first = replace(shard, rank=0) if isinstance(shard, Shard) and can_be_shared(loader) else None
+                self.available = None if first is None else Order(loader, first).length
             self.length = limited(self.available, limit, flag)
-        self.rounds = rounds if any(may_be_uneven(leaf) for leaf in self._leaves) else None
+        joined = rounds is not None and rounds.joins
+        self.rounds = rounds if joined or any(may_be_uneven(leaf) for leaf in self._leaves) else None
         self.copies = prepare if isinstance(prepare, DeviceCopies) and has_workers(self.loader) else None
         self.is_last = False
 
@@ -182,7 +192,7 @@ class Feed:
             source = islice(source, max(self.length - position, 0))
         for batch, last in rounds.over(source, self._again):
             self.is_last = last
-            yield batch if self.prepare is None else self.prepare(batch)
+            yield batch if self.prepare is None or batch is REST else self.prepare(batch)
 
     def _again(self) -> Iterator[Any]:
         # not as a pass of the order: what is recorded is the pass that batches are counted in

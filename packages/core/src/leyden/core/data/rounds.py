@@ -7,17 +7,27 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from leyden.core.data.shard import can_be_shared, distributed_sampler
+from leyden.core.data.shard import Uneven, can_be_shared, distributed_sampler
 from leyden.core.errors import MisconfigurationException, MisconfigurationValueError, PossibleUserWarning, warn
 
 T = TypeVar("T")
 _OVER: Any = object()
+
+
+class _Rest:
+    """What a process gets in a round for which it has no batch."""
+
+    def __repr__(self) -> str:
+        return "REST"
+
+
+REST: Any = _Rest()
 
 
 class Pending(Protocol):
@@ -52,18 +62,23 @@ class Rounds:
 
     Args:
         maximum: Begins to replace a tensor on the CPU by its maximum over all processes, such as `maximum_over` makes.
-        uneven: ``"stop"`` ends all processes' batches where the first has none, ``"pad"`` where the last has none: a
-            process repeats its own until then.
+        uneven: ``"stop"`` ends all processes' batches where the first has none, ``"pad"`` and ``"join"`` where the last
+            has none: until then a process repeats its own, or gets `REST`.
         measures: Whether results are measured on the batches, so that repeated ones are worth a warning.
 
     Raises:
         MisconfigurationValueError: ``uneven`` is none of these.
     """
 
-    def __init__(self, maximum: Begin, uneven: Literal["stop", "pad"] = "stop", measures: bool = False) -> None:
-        if uneven not in ("stop", "pad"):
-            raise MisconfigurationValueError(f"`uneven` must be 'stop' or 'pad' for rounds; got {uneven!r}.")
+    def __init__(self, maximum: Begin, uneven: Uneven = "stop", measures: bool = False) -> None:
+        if uneven not in ("stop", "pad", "join"):
+            raise MisconfigurationValueError(f"`uneven` must be 'stop', 'pad' or 'join'; got {uneven!r}.")
         self._maximum, self._uneven, self._measures = maximum, uneven, measures
+
+    @property
+    def joins(self) -> bool:
+        """Whether a process may have no batch for a round."""
+        return self._uneven == "join"
 
     def over(self, batches: Iterator[T], again: Callable[[], Iterator[T]]) -> Iterator[tuple[T, bool]]:
         """Yield this process's batch of every round, and whether the round is the last one.
@@ -83,7 +98,9 @@ class Rounds:
             comes = self._comes(ahead[0])
             while comes:
                 batch = ahead.popleft()[0]
-                if batch is _OVER:
+                if batch is _OVER and self.joins:
+                    batch = REST
+                elif batch is _OVER:
                     batch = own.repeated()
                     self._say()
                 ahead.append(self._announce(own))

@@ -91,6 +91,14 @@ class LogBook:
         """Go back to an earlier hook."""
         self.hook = hook
 
+    def rest(self) -> Any:
+        """Forget the last step's values, for a step without a batch; returns the last batch."""
+        if self.results is not None:
+            for _, slot in self.results.slots():
+                if isinstance(slot, Slot):
+                    slot.last = None
+        return self.batch
+
     def begin(self, results: Results) -> None:
         """Make a stage current, inside the one that is current now."""
         self._outer.append(self.results)

@@ -8,6 +8,7 @@ from typing import Any
 
 from leyden.core.data.feed import Feed
 from leyden.core.data.handed import DataLoaderIter
+from leyden.core.data.rounds import REST
 from leyden.core.errors import MisconfigurationException
 from leyden.core.hooks import takes_iterator
 from leyden.core.loops.after_batch import can_stop, complete_batch, over
@@ -111,14 +112,19 @@ def run_batches(s: Session, resumed: dict[str, Any] | None) -> None:
     every, length = flags.accumulate_grad_batches, feed.length
     index, window, open_batches = p.batch - 1, every, p.batch % every
     for index, batch in enumerate(batches, p.batch):
-        book.batch = batch
+        given = batch
+        if batch is REST:
+            # hooks see the last batch once more, and no outputs
+            batch = book.rest()
+        else:
+            book.batch = batch
         p.is_last_batch = feed.is_last
         if table["on_train_batch_start"] and hooks.call("on_train_batch_start", batch, index) == -1:
             break
         slot = index % every
         closes = slot == every - 1 or feed.is_last
         window = every if length is None else min(every, length - (index - slot))
-        output = step(batch, index, window, slot, closes)
+        output = step(given, index, window, slot, closes)
         open_batches = 0 if closes else slot + 1
         p.batch = index + 1
         p.batches += 1

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from leyden.core.data.rounds import REST
 from leyden.core.errors import MisconfigurationException, MisconfigurationRuntimeError
 from leyden.core.hooks import overrides, takes, takes_iterator
 from leyden.core.loops.closure import ForwardAndBackward, StepFunction, closure_step, quiet
@@ -128,11 +129,16 @@ def _forward_and_backward(s: Session, training_step: Call, optimizer: Optimizer 
     strategy, precision = s.strategy, s.strategy.precision_plugin
     backward = hooks.timed(f"[Strategy]{type(strategy).__name__}.backward", backward)
     scale = precision.pre_backward if precision.replaces("pre_backward") else None
+    # where a process may rest, the mean over processes is one over batches
+    alike = 1.0 if several and s.flags.uneven == "join" else None
 
     def run(batch: Any, batch_idx: int, window: int, place: int) -> tuple[Tensor | None, Any]:
-        before, book.hook = book.hook, "training_step"
-        output = training_step(batch, batch_idx)
-        book.hook = before
+        if batch is REST:
+            output: Any = {"loss": strategy.resting_loss(), "weight": 0.0}
+        else:
+            before, book.hook = book.hook, "training_step"
+            output = training_step(batch, batch_idx)
+            book.hook = before
         loss = output if output.__class__ is Tensor else loss_of(output)
         if place == 0:
             s.has_gradients = False
@@ -143,8 +149,8 @@ def _forward_and_backward(s: Session, training_step: Call, optimizer: Optimizer 
                 raise skipped(s)
             return None, output
         scaled = loss
-        if window > 1:
-            heavy = weighted(s, optimizer, loss, output) if output is not loss else None
+        if window > 1 or several:
+            heavy = weighted(s, optimizer, loss, output, alike) if output is not loss or alike else None
             scaled = loss / window if heavy is None else heavy
         if scale is not None:
             scaled = scale(scaled)

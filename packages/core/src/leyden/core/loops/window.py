@@ -36,9 +36,12 @@ def clearing(s: Session, optimizer: Optimizer) -> Callable[[int], None]:
     return zero_grad
 
 
-def weighted(s: Session, optimizer: Optimizer | None, loss: Tensor, output: Any) -> Tensor | None:
+def weighted(
+    s: Session, optimizer: Optimizer | None, loss: Tensor, output: Any, default: float | None = None
+) -> Tensor | None:
     """Return what a batch with a weight adds to its window, not normalised yet; None for one without."""
     weight, key = weight_of(output), id(optimizer)
+    weight = default if weight is None else weight
     before = s.window_weights.get(key)
     if (weight is None) != (before is None) and s.has_gradients:
         raise MisconfigurationException(

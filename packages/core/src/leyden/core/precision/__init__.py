@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from leyden.core.precision.double import DoublePrecision as DoublePrecision
+    from leyden.core.precision.float8 import Float8Precision as Float8Precision
     from leyden.core.precision.fsdp import FSDPPrecision as FSDPPrecision
     from leyden.core.precision.half import HalfPrecision as HalfPrecision
     from leyden.core.precision.mixed import MixedPrecision as MixedPrecision
     from leyden.core.precision.precision import Precision as Precision
+    from leyden.core.precision.quantized import Quantized as Quantized
 else:
     _LAZY = {
         "DoublePrecision": "leyden.core.precision.double",
+        "Float8Precision": "leyden.core.precision.float8",
         "FSDPPrecision": "leyden.core.precision.fsdp",
         "HalfPrecision": "leyden.core.precision.half",
         "MixedPrecision": "leyden.core.precision.mixed",
         "Precision": "leyden.core.precision.precision",
+        "Quantized": "leyden.core.precision.quantized",
     }
 
     def __getattr__(name):
@@ -36,7 +40,9 @@ else:
 __all__ = [
     "DoublePrecision",
     "FSDPPrecision",
+    "Float8Precision",
     "HalfPrecision",
     "MixedPrecision",
     "Precision",
+    "Quantized",
 ]

@@ -7,13 +7,14 @@ from typing import Any
 
 from leyden.core.errors import MisconfigurationValueError, MissingExtraError, warn
 from leyden.core.precision.double import DoublePrecision
+from leyden.core.precision.float8 import Float8Precision
 from leyden.core.precision.fsdp import FSDPPrecision
 from leyden.core.precision.half import HalfPrecision
 from leyden.core.precision.mixed import MixedPrecision
 from leyden.core.precision.precision import Precision
 
 PRECISIONS = (
-    "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true", "transformer-engine",
+    "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true", "fp8", "transformer-engine",
     "transformer-engine-float16", "16", "bf16", "32", "64",
 )  # fmt: skip
 _ALIASES = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
@@ -40,9 +41,11 @@ def choose_precision(given: Any, device_type: str, fsdp: bool = False) -> Precis
     name = _ALIASES.get(str(given), str(given))
     if name.startswith("transformer-engine"):
         raise MissingExtraError(
-            f"`precision={given!r}` needs the package transformer_engine, which has no place here yet. For 8 bits use"
-            " torchao's `convert_to_float8_training` in `configure_model`."
+            f"`precision={given!r}` needs the package transformer_engine, which has no place here. For 8 bits use"
+            " `precision='fp8'`, which needs torchao: pip install \"leyden-core[quant]\"."
         )
+    if name == "fp8":
+        return Float8Precision(device=device_type)
     if name == "16-mixed" and device_type == "cpu":
         warn(
             "LY-P001",

@@ -233,7 +233,7 @@ class PyTorchProfiler(Profiler):
 
     def _record_everything(self) -> None:
         warn(
-            "LY-P001",
+            "LY-P002",
             "The PyTorch Profiler default schedule will be overridden as there is not enough steps to properly record"
             " traces: every step is recorded.",
         )

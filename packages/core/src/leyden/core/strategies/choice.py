@@ -21,6 +21,7 @@ from leyden.core.launch.choice import choose_launcher
 from leyden.core.launch.environment import ClusterEnvironment, choose_environment
 from leyden.core.precision.names import choose_precision
 from leyden.core.precision.precision import Precision
+from leyden.core.precision.quantized import Quantized
 from leyden.core.strategies.dp import DataParallelStrategy
 from leyden.core.strategies.parallel import ParallelStrategy
 from leyden.core.strategies.registry import StrategyRegistry
@@ -73,6 +74,8 @@ def choose_strategy(
         made.precision_plugin = format_plugin
     elif made._precision_plugin is None or precision is not None:
         made.precision_plugin = choose_precision(precision, places[0].type, fsdp=made.sharded)
+    if made.sharded and isinstance(made.precision_plugin, Quantized):
+        raise MisconfigurationException("`Quantized` weights cannot be sharded: use `strategy='ddp'`, or one device.")
     if isinstance(made, ParallelStrategy):
         _place(made, kind, places, num_nodes, environment, timeout)
     elif isinstance(made, DataParallelStrategy):

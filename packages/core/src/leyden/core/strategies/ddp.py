@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
@@ -65,6 +65,7 @@ class DDPStrategy(ParallelStrategy):
     """
 
     strategy_name = "ddp"
+    rests = True
 
     def __init__(
         self,
@@ -144,6 +145,12 @@ class DDPStrategy(ParallelStrategy):
             return model.watched(model.run_unannounced(call, *args, **kwargs))
 
         return through
+
+    def resting_loss(self) -> Tensor:
+        """Return a loss of zero that depends on every parameter."""
+        assert isinstance(self.model, _Redirected)
+        loss: Tensor = self.model.run(_nothing, self.model.module)
+        return loss
 
     def inside_backward(self) -> AbstractContextManager[Any] | None:
         """Return a context in which gradients are averaged also where autograd does not know of them beforehand."""
@@ -271,15 +278,17 @@ def _settle_buckets(model: _Redirected) -> None:
     processes another layout adds numbers up in another order: a resumed run would differ from one that was never
     interrupted.
     """
-    trained = [parameter for parameter in model.module.parameters() if parameter.requires_grad]
-
-    def nothing() -> Tensor:
-        total = torch.zeros((), device=trained[0].device)
-        for parameter in trained:
-            total = total + (parameter.sum() * 0.0).to(total)
-        return total
-
     with torch.enable_grad():
-        model.run(nothing).backward()
+        model.run(_nothing, model.module).backward()
+    for parameter in model.module.parameters():
+        if parameter.requires_grad:
+            parameter.grad = None
+
+
+def _nothing(module: nn.Module) -> Tensor:
+    """Return zero, computed of all parameters in training."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    total = torch.zeros((), device=trained[0].device)
     for parameter in trained:
-        parameter.grad = None
+        total = total + (parameter.sum() * 0.0).to(total)
+    return total

@@ -36,10 +36,12 @@ class Strategy:
         model: What stands around the module, such as DistributedDataParallel, or the module itself.
         launcher: What starts the other processes, or None where they exist already or none are needed.
         sharded: Whether every process must run every forward pass, because parameters are spread over them.
+        rests: Whether a process may take part in a step without a batch, by `resting_loss`.
     """
 
     strategy_name = ""
     sharded = False
+    rests = False
     launcher: Any = None
 
     def __init__(self, accelerator: Accelerator | None = None, precision_plugin: Precision | None = None) -> None:
@@ -158,6 +160,10 @@ class Strategy:
             call: The module itself, for its ``forward``, or a method of it.
         """
         return call
+
+    def resting_loss(self) -> Tensor:
+        """Return a loss of zero for a process that has no batch, by whose backward pass it takes part in the step."""
+        raise NotImplementedError(f"{type(self).__name__} has no steps without a batch.")
 
     def inside_backward(self) -> AbstractContextManager[Any] | None:
         """Return a context for a backward pass over what `forward_pass` gave; None if it makes no difference."""

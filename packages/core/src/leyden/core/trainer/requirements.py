@@ -11,7 +11,7 @@ from leyden.core.errors import (
     PossibleUserWarning,
     warn,
 )
-from leyden.core.hooks import overrides, replaces
+from leyden.core.hooks import overrides, replaces, takes_iterator
 from leyden.core.module import LightningModule
 from leyden.core.session import Session
 from leyden.core.states import TrainerFn
@@ -74,6 +74,29 @@ def no_loader(fn: TrainerFn, kind: str, argument: str) -> MisconfigurationTypeEr
         f" the `.{fn}()` method OR implement `def {kind}_dataloader(self):` in your"
         f" LightningModule/LightningDataModule. {_EXPECTS if fn == TrainerFn.FITTING else ''}".rstrip()
     )
+
+
+def refuse_for_join(s: Session) -> None:
+    """Refuse what a process without a batch could not take part in.
+
+    Raises:
+        MisconfigurationException: ``uneven="join"`` is asked for with several processes, and one of these things.
+    """
+    strategy, module = s.strategy, s.module
+    if s.flags.uneven != "join" or strategy.world_size == 1:
+        return
+    reasons = {
+        f"`{type(strategy).__name__}`, whose forward pass needs every process": not strategy.rests,
+        "manual optimization": not module.automatic_optimization,
+        "a `training_step` that fetches its batches": takes_iterator(module.training_step),
+        "`sync_batchnorm=True`, which takes statistics from every process": s.trainer.sync_batchnorm,
+    }
+    for what, found in reasons.items():
+        if found:
+            raise MisconfigurationException(
+                f"`uneven='join'` lets a process without batches rest, and does not go with {what}. Use `uneven='stop'`"
+                " or 'pad'."
+            )
 
 
 def refuse_for_manual(s: Session) -> None:

@@ -36,7 +36,7 @@ from leyden.core.signals import AgreedStop
 from leyden.core.states import RunningStage, TrainerFn, TrainerStatus
 from leyden.core.strategies.batch_norm import synchronise
 from leyden.core.trainer.configuration import log_configuration
-from leyden.core.trainer.requirements import refuse_for_manual, validate_configuration
+from leyden.core.trainer.requirements import refuse_for_join, refuse_for_manual, validate_configuration
 from leyden.core.trainer.resume import resolve
 from leyden.core.transfer import move_to_device
 from leyden.core.val_check import make_val_check
@@ -203,6 +203,7 @@ def prepare_fit(s: Session, loaders: dict[str, Any], checkpoint: dict[str, Any] 
     s.train_source = s.source("train", loaders.get("train"))
     s.optimizers, s.schedulers, s.frequencies = s.hooks.scoped("configure_optimizers", lambda: configured(module))()
     refuse_for_manual(s)
+    refuse_for_join(s)
     s.strategy.setup_training(s.optimizers, automatic=module.automatic_optimization)
     s.hooks.call("on_fit_start")
     log_configuration(s)

@@ -58,8 +58,8 @@ class Trainer(Readings):
             registered name, or its object. ``"auto"`` is ddp for several devices.
         devices: How many devices on each machine, -1 for all, or which: ``[0, 2]`` or ``"0,2"``.
         num_nodes: How many machines.
-        precision: Number format: ``"32-true"``, ``"64-true"``, ``"bf16-true"``, ``"16-true"``, ``"bf16-mixed"`` or
-            ``"16-mixed"``.
+        precision: Number format: ``"32-true"``, ``"64-true"``, ``"bf16-true"``, ``"16-true"``, ``"bf16-mixed"``,
+            ``"16-mixed"`` or ``"fp8"``.
         logger: True for TensorBoard if it is installed and CSV files otherwise, False for none, a logger, its short
             name such as ``"csv"``, or several.
         callbacks: One callback or several.
@@ -101,7 +101,8 @@ class Trainer(Readings):
         timeout: How long processes wait for each other, in seconds or as a timedelta, or a pair: until the first step
             is done, and from then on. None for 30 and 10 minutes.
         uneven: What happens where processes have different numbers of training batches, as of iterable data sets:
-            ``"stop"`` ends the epoch for all with the first that has none, ``"pad"`` gives batches again.
+            ``"stop"`` ends the epoch for all with the first that has none, ``"pad"`` gives batches again, ``"join"`` lets
+            who has none rest.
         activation_checkpointing: Computes activations again in the backward pass instead of keeping them: True for
             every repeated block, a list of module classes, or a function that tells for a module.
         default_root_dir: Where files go that nobody else places; the working folder if None.

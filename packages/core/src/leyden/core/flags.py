@@ -13,7 +13,6 @@ from leyden.core.errors import (
     MisconfigurationException,
     MisconfigurationTypeError,
     MisconfigurationValueError,
-    NotYetSupported,
     PossibleUserWarning,
     warn,
 )

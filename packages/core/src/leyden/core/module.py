@@ -290,7 +290,8 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
             add_dataloader_idx: Whether evaluation with several loaders appends the loader's index to the name.
             batch_size: Weight of this value in a mean over the epoch; inferred from the batch if None.
             metric_attribute: Name of the module's attribute that holds the metric, if it can not be found.
-            rank_zero_only: Whether only the first process logs it; such a value can not be monitored.
+            rank_zero_only: Whether only the first process logs it; with several processes such a value can not be
+                monitored.
 
         Raises:
             MisconfigurationException: The running hook does not support logging, or not with these arguments.

@@ -154,8 +154,7 @@ class ModelCheckpoint(Callback):
         """Save if a number of steps or a time is over."""
         if not self._triggers.batch_is_due(trainer.global_step, trainer.strategy.any_decision):
             return
-        assert trainer._session is not None
-        trainer._session.book.agree()
+        trainer.agree_on_metrics()
         stale = not self._at_train_epoch_end(trainer) and validation_follows(trainer)
         if self.monitor is not None and (stale or self.monitor not in trainer.callback_metrics):
             self._waits_for_validation = True

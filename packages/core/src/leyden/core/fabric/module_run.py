@@ -43,7 +43,7 @@ class ModuleRun:
         """Log a value at once; a metric gives what it has."""
         value = value.compute() if hasattr(value, "compute") else value
         if options[1] is not False:
-            self.fabric.log_dict(dict(value) if isinstance(value, Mapping) else {name: value})
+            self.fabric.log_dict(value if isinstance(value, Mapping) else {name: value})
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Run a backward pass."""

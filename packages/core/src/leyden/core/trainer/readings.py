@@ -155,6 +155,23 @@ class Readings(Loaders, Placement):
         """Values that callbacks monitor, by name."""
         return self._session.book.callback_metrics if self._session is not None else {}
 
+    def agree_on_metrics(self) -> dict[str, torch.Tensor]:
+        """Reduce over all processes what was logged last, and return what can then be monitored.
+
+        For a callback that steers by the value of a step: with several processes `callback_metrics` holds this
+        process's own until then. Every process calls this, at the same place; with one process it costs nothing.
+
+        Examples:
+            >>> import leyden.core as L
+            >>> class StopWhenGood(L.Callback):
+            ...     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            ...         if batch_idx % 100 == 0 and trainer.agree_on_metrics()["loss"] < 0.01:
+            ...             trainer.should_stop = True
+        """
+        if self._session is not None:
+            self._session.book.agree()
+        return self.callback_metrics
+
     @property
     def logged_metrics(self) -> dict[str, torch.Tensor]:
         """Values that went to the loggers, by name."""

@@ -101,8 +101,8 @@ class Trainer(Readings):
         timeout: How long processes wait for each other, in seconds or as a timedelta, or a pair: until the first step
             is done, and from then on. None for 30 and 10 minutes.
         uneven: What happens where processes have different numbers of training batches, as of iterable data sets:
-            ``"stop"`` ends the epoch for all with the first that has none, ``"pad"`` gives batches again, ``"join"`` lets
-            who has none rest.
+            ``"stop"`` ends the epoch for all with the first that has none, ``"pad"`` gives batches again, ``"join"``
+            lets who has none rest.
         activation_checkpointing: Computes activations again in the backward pass instead of keeping them: True for
             every repeated block, a list of module classes, or a function that tells for a module.
         default_root_dir: Where files go that nobody else places; the working folder if None.

@@ -10,6 +10,7 @@ import argparse
 import sys
 
 import compiled
+import fabric
 import imports
 import parallel
 import steps
@@ -20,6 +21,7 @@ BENCHES = {
     "step": lambda rounds: steps.run("Steps", steps.STEP, rounds or 9, 1000),
     "log": lambda rounds: steps.run("Logging", steps.LOG, rounds or 9, 1000),
     "compile": lambda rounds: compiled.run(rounds or 5),
+    "fabric": lambda rounds: fabric.run(rounds or 9),
     "ddp": lambda rounds: parallel.run(rounds or 7),
     "metric": lambda rounds: updates.run(rounds or 201),
 }

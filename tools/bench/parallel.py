@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an engine costs per step of two processes: raw DistributedDataParallel by hand, Leyden and Lightning.
+"""What an engine costs per step of two processes: raw DistributedDataParallel by hand, Leyden, Lightning, Fabrics.
 
-Both processes measure all three in turn, in interleaved blocks, within one process group; the slower process counts.
+Both processes measure all in turn, in interleaved blocks, within one process group; the slower process counts.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from statistics import median
 
 import torch
 import torch.distributed as dist
+from fabric import FABRICS, by_fabric
 from report import machine, table
 from steps import ENGINES, Batches, Terminal, Variant, by_engine, network
 from torch import nn
@@ -40,7 +41,7 @@ def by_hand(batches: Batches) -> None:
 
 def measure(rounds: int, steps: int) -> dict[str, list[float]]:
     """Return microseconds per step of the slower process, by who runs the loop, one per round."""
-    runners = ["by hand", *ENGINES]
+    runners = ["by hand", *ENGINES, *FABRICS]
     times: dict[str, list[float]] = {name: [] for name in runners}
     variant = Variant("DDP step", flags=FLAGS)
     for turn in range(rounds):
@@ -52,6 +53,8 @@ def measure(rounds: int, steps: int) -> dict[str, list[float]]:
             with contextlib.redirect_stderr(Terminal()), contextlib.redirect_stdout(Terminal()):
                 if name == "by hand":
                     by_hand(batches)
+                elif name in FABRICS:
+                    by_fabric(FABRICS[name], batches, devices=2)
                 else:
                     by_engine(ENGINES[name], variant, batches)
             slower = torch.tensor(batches.microseconds)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from leyden.core.data.combined import CombinedLoader
 from leyden.core.data.feed import Feed
-from leyden.core.data.rounds import Rounds, may_be_uneven
+from leyden.core.data.rounds import REST, Rounds, may_be_uneven
 from leyden.core.data.shard import Shard
 from leyden.core.errors import MisconfigurationException, PossibleUserWarning
 
@@ -57,9 +57,9 @@ class Stream(IterableDataset):
         return iter(range(self.size))
 
 
-def together(feeds, uneven="stop", measures=False, limit: Any = 1.0, position=0):
+def together(feeds, uneven="stop", measures=False, limit: Any = 1.0, position=0, maximum: Any = None):
     """Return what each of several processes sees: its batches, and whether each was said to be the last."""
-    maximum = Maximum(len(feeds))
+    maximum = maximum or Maximum(len(feeds))
     found: list[Any] = [None] * len(feeds)
 
     def run(rank):
@@ -100,6 +100,45 @@ def test_those_that_are_out_repeat_their_own_until_all_are():
     assert batches(together(streams(3, 3), "pad")) == [[0, 1, 2]] * 2
     once = iter([7, 8])
     assert batches(together([once, DataLoader(Stream(4), batch_size=None)], "pad")) == [[7, 8, 8, 8], [0, 1, 2, 3]]
+
+
+def test_who_rests_gets_no_batch_while_others_have_one():
+    assert batches(together(streams(2, 4), "join")) == [[0, 1, REST, REST], [0, 1, 2, 3]]
+    assert batches(together(streams(0, 2), "join")) == [[REST, REST], [0, 1]]
+    assert repr(REST) == "REST"
+
+
+@pytest.mark.parametrize(
+    ("uneven", "expected"),
+    [
+        ("stop", [[1, 2], [4, 5]]),
+        ("pad", [[1, 2, 3], [4, 5, 4]]),
+        ("join", [[1, 2, 3], [4, 5, REST]]),
+    ],
+)
+def test_loaders_that_know_how_many_batches_they_have_agree_once(uneven, expected):
+    maximum = Maximum(2)
+    assert batches(together([[1, 2, 3], [4, 5]], uneven, maximum=maximum)) == expected
+    assert len(maximum.values) == 1
+    assert batches(together([[1, 2, 3], [4, 5]], uneven, position=1)) == [row[1:] for row in expected]
+    # one that does not know takes all to the agreement round by round
+    second = [4, 5, 5] if uneven == "pad" else expected[1]
+    assert batches(together([[1, 2, 3], iter([4, 5])], uneven)) == [expected[0], second]
+
+
+def test_a_loader_that_has_fewer_batches_than_it_said_is_told():
+    class Liar(list):
+        def __iter__(self):
+            return iter([1, 2])
+
+    error = together([Liar([1, 2, 3])])[0]
+    assert isinstance(error, MisconfigurationException)
+    assert "said it had 3 batches had 2" in str(error)
+
+
+def test_a_collection_of_loaders_can_not_be_joined():
+    with pytest.raises(MisconfigurationException, match="one training loader"):
+        Feed({"a": [1], "b": [2]}, 1.0, "limit_train_batches", rounds=Rounds(Maximum(1).of(0), "join"))
 
 
 def test_who_has_nothing_to_repeat_stops_all_with_an_error():

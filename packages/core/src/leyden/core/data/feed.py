@@ -14,7 +14,7 @@ from leyden.core.data.ahead import DeviceCopies, has_workers
 from leyden.core.data.combined import CombinedLoader
 from leyden.core.data.order import Order, set_epoch
 from leyden.core.data.orders import Orders
-from leyden.core.data.rounds import REST, Rounds, may_be_uneven
+from leyden.core.data.rounds import REST, Rounds, may_be_uneven, tells_its_length
 from leyden.core.data.shard import Shard, Share, can_be_shared
 from leyden.core.data.source import is_collection
 from leyden.core.errors import MisconfigurationException
@@ -117,6 +117,7 @@ class Feed:
                 first = replace(shard, rank=0) if isinstance(shard, Shard) and can_be_shared(loader) else None
                 self.available = None if first is None else Order(loader, first).length
             self.length = limited(self.available, limit, flag)
+        self._known = all(tells_its_length(leaf) for leaf in self._leaves)
         joined = rounds is not None and rounds.joins
         self.rounds = rounds if joined or any(may_be_uneven(leaf) for leaf in self._leaves) else None
         self.copies = prepare if isinstance(prepare, DeviceCopies) and has_workers(self.loader) else None
@@ -188,11 +189,24 @@ class Feed:
             yield batch if prepare is None else prepare(batch)
 
     def _in_rounds(self, rounds: Rounds, source: Iterator[Any], position: int) -> Iterator[Any]:
-        if self.length is not None:
-            source = islice(source, max(self.length - position, 0))
-        for batch, last in rounds.over(source, self._again):
+        count = self._left(position)
+        total = rounds.agreed(count if self._known else None)
+        if count is not None:
+            source = islice(source, count)
+        if count is None or total is None:
+            given = rounds.over(source, self._again)
+        else:
+            given = rounds.counted(source, self._again, count, total)
+        for batch, last in given:
             self.is_last = last
             yield batch if self.prepare is None or batch is REST else self.prepare(batch)
+
+    def _left(self, position: int) -> int | None:
+        """Return how many batches this process has from a position on, or None if that is not known."""
+        # where processes may rest, the length is that of the one with most batches, or not known
+        own = self.order.length if isinstance(self.order, Order) else None
+        known = [length for length in (own, self.length) if length is not None]
+        return max(min(known) - position, 0) if known else None
 
     def _again(self) -> Iterator[Any]:
         # not as a pass of the order: what is recorded is the pass that batches are counted in

@@ -12,7 +12,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
+from leyden.core.data.combined import sized_length
 from leyden.core.data.shard import Uneven, can_be_shared, distributed_sampler
 from leyden.core.errors import MisconfigurationException, MisconfigurationValueError, PossibleUserWarning, warn
 
@@ -54,11 +56,17 @@ def may_be_uneven(loader: Any) -> bool:
     return not can_be_shared(loader) and distributed_sampler(loader) is None
 
 
+def tells_its_length(loader: Any) -> bool:
+    """Tell whether a loader knows how many batches it has; one over a data set that is iterated over only guesses."""
+    guesses = isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset)
+    return not guesses and sized_length(loader) is not None
+
+
 class Rounds:
     """Rounds of batches, one per process, that all processes agree on.
 
-    What processes tell each other of a round is underway during the step before it, so that nobody waits for it. Two
-    batches are fetched ahead for that.
+    Where every process knows how many batches it has, they agree once for a pass. Otherwise what they tell each other of
+    a round is underway during the step before it, so that nobody waits for it; two batches are fetched ahead for that.
 
     Args:
         maximum: Begins to replace a tensor on the CPU by its maximum over all processes, such as `maximum_over` makes.
@@ -80,6 +88,52 @@ class Rounds:
         """Whether a process may have no batch for a round."""
         return self._uneven == "join"
 
+    def agreed(self, count: int | None) -> int | None:
+        """Return how many rounds there will be, or None if some process does not know how many batches it has.
+
+        Args:
+            count: How many this process has; None if that is not known.
+
+        Raises:
+            MisconfigurationException: On all processes, if batches are to be repeated and some process has none.
+        """
+        flags = torch.tensor([count or 0, -(count or 0), count is None], dtype=torch.int64)
+        self._maximum(flags).wait()
+        most, least, unknown = flags.tolist()
+        if unknown:
+            return None
+        if self._uneven == "stop":
+            return -int(least)
+        if self._uneven == "pad" and most and not least:
+            raise _nothing_to_repeat()
+        return int(most)
+
+    def counted(
+        self, batches: Iterator[T], again: Callable[[], Iterator[T]], count: int, total: int
+    ) -> Iterator[tuple[T, bool]]:
+        """Yield this process's batch of every round, and whether the round is the last one; as `over`.
+
+        Args:
+            batches: This process's own batches.
+            again: Begins them anew.
+            count: How many they are.
+            total: How many rounds were agreed on.
+
+        Raises:
+            MisconfigurationException: There are fewer batches than ``count``.
+        """
+        own = _Own(batches, again, self._uneven == "pad")
+        for index in range(total):
+            batch = own.next() if index < count else _OVER
+            if batch is _OVER and index < count:
+                raise MisconfigurationException(
+                    f"A loader that said it had {count} batches had {index}, and the other processes would wait for"
+                    " the rest. Let its `__len__` tell the truth, or remove it."
+                )
+            if batch is _OVER:
+                batch = self._replacement(own)
+            yield batch, index == total - 1
+
     def over(self, batches: Iterator[T], again: Callable[[], Iterator[T]]) -> Iterator[tuple[T, bool]]:
         """Yield this process's batch of every round, and whether the round is the last one.
 
@@ -98,11 +152,8 @@ class Rounds:
             comes = self._comes(ahead[0])
             while comes:
                 batch = ahead.popleft()[0]
-                if batch is _OVER and self.joins:
-                    batch = REST
-                elif batch is _OVER:
-                    batch = own.repeated()
-                    self._say()
+                if batch is _OVER:
+                    batch = self._replacement(own)
                 ahead.append(self._announce(own))
                 comes = self._comes(ahead[0])
                 yield batch, not comes
@@ -124,13 +175,13 @@ class Rounds:
         if self._uneven == "stop":
             return not some_lack
         if some_have and stuck:
-            raise MisconfigurationException(
-                "With `uneven='pad'` a process without batches repeats its own, and some process has none at all. Give"
-                " every process data, or set `uneven='stop'`."
-            )
+            raise _nothing_to_repeat()
         return bool(some_have)
 
-    def _say(self) -> None:
+    def _replacement(self, own: _Own[T]) -> Any:
+        """Return what a process gets that has no batch of its own for a round."""
+        if self.joins:
+            return REST
         if self._measures:
             warn(
                 "LY-D006",
@@ -139,6 +190,14 @@ class Rounds:
                 PossibleUserWarning,
                 stacklevel=2,
             )
+        return own.repeated()
+
+
+def _nothing_to_repeat() -> MisconfigurationException:
+    return MisconfigurationException(
+        "With `uneven='pad'` a process without batches repeats its own, and some process has none at all. Give every"
+        " process data, or set `uneven='stop'`."
+    )
 
 
 class _Own(Generic[T]):

@@ -48,6 +48,8 @@ class XLAAccelerator(Accelerator):
         """
         if device.type != "xla":
             raise MisconfigurationException(f"Device should be XLA, got {device} instead.")
+        # torch knows the device once this is imported
+        import_module("torch_xla")
 
     def teardown(self) -> None:
         """Free what the devices hold: nothing; their memory goes with the process."""

@@ -27,7 +27,7 @@ def streams_of(device: torch.device) -> Any:
     """Return the module of a device that has streams to copy in, or None where copies have to wait in line."""
     if device.type == "cpu":
         return None
-    module = torch.get_device_module(device)
+    module = getattr(torch, device.type, None)
     return module if all(hasattr(module, name) for name in ("Stream", "stream", "current_stream")) else None
 
 

@@ -65,8 +65,9 @@ def tells_its_length(loader: Any) -> bool:
 class Rounds:
     """Rounds of batches, one per process, that all processes agree on.
 
-    Where every process knows how many batches it has, they agree once for a pass. Otherwise what they tell each other of
-    a round is underway during the step before it, so that nobody waits for it; two batches are fetched ahead for that.
+    Where every process knows how many batches it has, they agree once for a pass. Otherwise what they tell each other
+    of a round is underway during the step before it, so that nobody waits for it; two batches are fetched ahead for
+    that.
 
     Args:
         maximum: Begins to replace a tensor on the CPU by its maximum over all processes, such as `maximum_over` makes.

@@ -8,6 +8,7 @@ from leyden.core.precision.half import HalfPrecision as HalfPrecision
 from leyden.core.precision.mixed import MixedPrecision as MixedPrecision
 from leyden.core.precision.precision import Precision as Precision
 from leyden.core.precision.quantized import Quantized as Quantized
+from leyden.core.precision.xla import XLAPrecision as XLAPrecision
 
 __all__ = [
     "DoublePrecision",
@@ -17,4 +18,5 @@ __all__ = [
     "MixedPrecision",
     "Precision",
     "Quantized",
+    "XLAPrecision",
 ]

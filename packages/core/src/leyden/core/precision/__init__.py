@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from leyden.core.precision.mixed import MixedPrecision as MixedPrecision
     from leyden.core.precision.precision import Precision as Precision
     from leyden.core.precision.quantized import Quantized as Quantized
+    from leyden.core.precision.xla import XLAPrecision as XLAPrecision
 else:
     _LAZY = {
         "DoublePrecision": "leyden.core.precision.double",
@@ -22,6 +23,7 @@ else:
         "MixedPrecision": "leyden.core.precision.mixed",
         "Precision": "leyden.core.precision.precision",
         "Quantized": "leyden.core.precision.quantized",
+        "XLAPrecision": "leyden.core.precision.xla",
     }
 
     def __getattr__(name):
@@ -45,4 +47,5 @@ __all__ = [
     "MixedPrecision",
     "Precision",
     "Quantized",
+    "XLAPrecision",
 ]

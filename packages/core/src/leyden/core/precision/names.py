@@ -12,6 +12,7 @@ from leyden.core.precision.fsdp import FSDPPrecision
 from leyden.core.precision.half import HalfPrecision
 from leyden.core.precision.mixed import MixedPrecision
 from leyden.core.precision.precision import Precision
+from leyden.core.precision.xla import XLAPrecision
 
 PRECISIONS = (
     "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true", "fp8", "transformer-engine",
@@ -33,7 +34,7 @@ def choose_precision(given: Any, device_type: str, fsdp: bool = False) -> Precis
         MissingExtraError: The format needs a package that is not here.
     """
     if given is None:
-        return Precision()
+        return XLAPrecision() if device_type == "xla" else Precision()
     if isinstance(given, bool) or not isinstance(given, (str, int)) or str(given) not in PRECISIONS:
         raise MisconfigurationValueError(
             f"Precision {given!r} is invalid. Allowed precision values: {', '.join(PRECISIONS)}."
@@ -44,6 +45,8 @@ def choose_precision(given: Any, device_type: str, fsdp: bool = False) -> Precis
             f"`precision={given!r}` needs the package transformer_engine, which has no place here. For 8 bits use"
             " `precision='fp8'`, which needs torchao: pip install \"leyden-core[quant]\"."
         )
+    if device_type == "xla":
+        return XLAPrecision(name)
     if name == "fp8":
         return Float8Precision(device=device_type)
     if name == "16-mixed" and device_type == "cpu":

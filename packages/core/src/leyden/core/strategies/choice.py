@@ -69,6 +69,8 @@ def choose_strategy(
     format_plugin, environment = _plugins(plugins, precision)
     if format_plugin is not None and given is not None and given._precision_plugin is not None:
         raise MisconfigurationException("precision set through both strategy class and plugins, choose one")
+    if places[0].type == "xla" and (len(places) > 1 or num_nodes > 1):
+        raise NotYetSupported("Several XLA devices come with a later version; use `devices=1`.")
     made.accelerator = kind
     if format_plugin is not None:
         made.precision_plugin = format_plugin

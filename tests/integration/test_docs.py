@@ -50,5 +50,7 @@ def test_the_blocks_of_a_page_run_one_after_the_other(page, page_module):
 
 def test_no_block_of_python_hides_behind_another_spelling_of_the_fence():
     for page in PAGES:
-        fences = re.findall(r"^ *(?:```+|~~~+) *(py|python3|Python|pycon)\b", page.read_text("utf-8"), re.MULTILINE)
+        fences = re.findall(
+            r"^ *(?:```+|~~~+) *(py|python3|Python|pycon|python[ \t]+\S+)\b", page.read_text("utf-8"), re.MULTILINE
+        )
         assert not fences, f"{page}: write ```python, so that the block is run; found {fences}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-OURS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PYTEST_CURRENT_TEST", "LEYDEN_KILL_TIMEOUT")
+OURS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LEYDEN_KILL_TIMEOUT")
 
 LAUNCH = """
 import os, sys, time

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import time
 
 import pytest
@@ -137,23 +136,3 @@ launch(work)
     process.send_signal(signal.SIGUSR1)
     process.communicate(timeout=30)
     assert process.returncode == 0
-
-
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py"]
-
-
-def test_ranks_go_with_a_torchrun_that_is_killed(program, ranks, gone):
-    process = program(STAND % "pass", command=TORCHRUN)
-    pids = ranks(process)
-    process.kill()
-    assert gone(pids)
-
-
-def test_torchrun_learns_what_a_rank_raised(program, ranks, gone):
-    process = program(STAND % 'raise ValueError("the loss is gone")', command=TORCHRUN)
-    pids = ranks(process)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == 1
-    # once by the rank, once in the summary of torchrun, which reads what the rank has written
-    assert err.count("ValueError: the loss is gone") == 2
-    assert gone(pids)

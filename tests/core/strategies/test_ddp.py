@@ -18,9 +18,7 @@ SCRIPT = Path(__file__).with_name("runs.py")
 def of_two(tmp_path_factory):
     """What two processes came to, for each of the runs; the script is started as any script is."""
     target = tmp_path_factory.mktemp("two") / "results.json"
-    # a script that a test starts is a script all the same
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTEST_CURRENT_TEST", None)
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(target), "2"], env=environment, capture_output=True, text=True, timeout=240
     )

@@ -53,7 +53,6 @@ def test_two_processes_end_together(event, code, words, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTEST_CURRENT_TEST", None)
     command = [sys.executable, str(script), str(tmp_path), event]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr

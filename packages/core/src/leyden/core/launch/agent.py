@@ -24,15 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from leyden.core.launch.command import keeps_path_safe, module_command, split_command
-from leyden.core.launch.group import TICK, CaughtSignals, RankGroup
+from leyden.core.launch.group import LEAVING, SETTLE, TICK, CaughtSignals, RankGroup
 from leyden.core.launch.rank import AGENT_PID, ERROR_FILE, RUN_FOLDER, busy_marker
 
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 PASSED_ON = (signal.SIGUSR1, signal.SIGUSR2)
-# how long to look for the rank that failed first, once one has
-SETTLE = 0.3
-# how long a rank that left in the middle of a verb may be ahead of others that leave as well
-LEAVING = 2.0
 
 
 @dataclass

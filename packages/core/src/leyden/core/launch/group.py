@@ -13,6 +13,10 @@ from typing import Any, Protocol
 TICK = 0.05
 # what a rank may still do once another one has failed: the run is over, and others wait for its end
 GRACE = 3.0
+# how long to look for the rank that failed first, once one has
+SETTLE = 0.3
+# how long a rank that left in the middle of a verb may be ahead of others that leave as well
+LEAVING = 2.0
 # a final save after a signal takes as long as the model is large
 PATIENCE = 600.0
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 import sys
 import time
@@ -11,9 +10,9 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import cloudpickle  # type: ignore[import-untyped]
 import torch
 
 from leyden.core.errors import MisconfigurationTypeError, RankFailedError
@@ -36,13 +35,6 @@ class Word:
     packed: bytes | None
 
 
-def pickler() -> ModuleType:
-    """Return cloudpickle, which also packs what was defined at a prompt or inside a function, or else pickle."""
-    if importlib.util.find_spec("cloudpickle") is None:
-        return pickle
-    return importlib.import_module("cloudpickle")
-
-
 def write(obj: Any, path: Path, what: str) -> None:
     """Write an object for another process.
 
@@ -55,19 +47,14 @@ def write(obj: Any, path: Path, what: str) -> None:
         MisconfigurationTypeError: It can not be packed.
     """
     draft = path.with_suffix(".draft")
-    packer = pickler()
     try:
-        # torch's own format, because a plain pickle does not hold every kind of tensor
-        torch.save(obj, draft, pickle_module=packer)
+        # torch's own format, because a plain pickle does not hold every kind of tensor; and what cloudpickle packs may
+        # be defined at a prompt or inside a function
+        torch.save(obj, draft, pickle_module=cloudpickle)
     except (pickle.PicklingError, TypeError, AttributeError) as error:
-        way = (
-            "Define functions and classes at the top of a module, or install cloudpickle."
-            if packer is pickle
-            else "Make open files, locks and connections where they are used, not before."
-        )
         raise MisconfigurationTypeError(
-            f"The processes get copies, but {what} can not be pickled: {error}. {way} A script that is started with"
-            " `python script.py` needs no copies."
+            f"The processes get copies, but {what} can not be pickled: {error}. Make open files, locks and connections"
+            " where they are used, not before. A script that is started with `python script.py` needs no copies."
         ) from error
     draft.replace(path)
 
@@ -105,7 +92,7 @@ def run(work: Callable[[], tuple[Callable[..., Any], tuple[Any, ...], dict[str, 
 
 def _packed(error: BaseException) -> bytes | None:
     try:
-        packed: bytes = pickler().dumps(error)
+        packed: bytes = cloudpickle.dumps(error)
         pickle.loads(packed)  # noqa: S301 - what this process has just packed
     except Exception:  # noqa: BLE001 - an exception may break in any way when it is copied
         return None

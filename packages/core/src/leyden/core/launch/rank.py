@@ -18,9 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from leyden.core.launch.siblings import Siblings
+
 AGENT_PID = "LEYDEN_AGENT_PID"
 RUN_FOLDER = "LEYDEN_RUN_DIR"
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+# what a rank of torchrun has, and a process that it starts with an environment of its own need not
+_TORCHRUN = {"TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"}
 _PR_SET_PDEATHSIG = 1
 
 
@@ -29,12 +33,14 @@ class _Guard:
 
     Attributes:
         marker: A file that stands while a verb runs; None where nobody looks for it.
+        siblings: The other ranks, where those look for the marker and not the agent.
         pid: The process that was guarded; one that it forks is not.
         verbs: How many verbs run, one inside the other.
     """
 
     def __init__(self) -> None:
         self.marker: Path | None = None
+        self.siblings: Siblings | None = None
         self.pid = 0
         self.verbs = 0
 
@@ -49,13 +55,19 @@ def guard_rank() -> None:
     """
     # taken out, for what this process starts is not a rank
     agent, folder = os.environ.pop(AGENT_PID, None), os.environ.pop(RUN_FOLDER, None)
-    if _GUARD.pid == os.getpid() or (agent is None and "TORCHELASTIC_RUN_ID" not in os.environ):
+    if _GUARD.pid == os.getpid() or (agent is None and not os.environ.keys() >= _TORCHRUN):
         return
     _GUARD.pid = os.getpid()
     if folder is not None:
         _GUARD.marker = busy_marker(folder, int(os.environ["LOCAL_RANK"]))
     die_with(os.getppid() if agent is None else int(agent))
     _report_uncaught()
+    error_file = Path(os.environ.get(ERROR_FILE, ""))
+    # a folder for every rank is torchrun's way; of others nothing is known
+    if agent is None and error_file.parent.name == os.environ["LOCAL_RANK"]:
+        _GUARD.siblings = Siblings(error_file)
+        _GUARD.marker = _GUARD.siblings.marker
+        _GUARD.siblings.watch(write_error)
 
 
 def busy_marker(folder: str | Path, local_rank: int) -> Path:
@@ -104,13 +116,17 @@ def busy() -> Generator[None, None, None]:
     if marker is None:
         yield
         return
-    _GUARD.verbs += 1
-    marker.touch()
+    _mark(marker)
     leaves = False
     try:
         yield
     except SystemExit as exit:
-        leaves = not exit.code
+        if type(exit) is SystemExit:
+            # torchrun looks at the code, but the other ranks do not learn of it
+            leaves = not exit.code or _GUARD.siblings is not None
+            if exit.code:
+                # as after any uncaught error: what ends the process need not wait for the others
+                sys.last_value = exit
         raise
     finally:
         _GUARD.verbs -= 1
@@ -129,38 +145,46 @@ def busy_until_exit() -> None:
     guard_rank()
     marker = _GUARD.marker if _GUARD.pid == os.getpid() else None
     if marker is not None:
-        _GUARD.verbs += 1
-        marker.touch()
+        _mark(marker)
         atexit.register(marker.unlink, missing_ok=True)
+
+
+def _mark(marker: Path) -> None:
+    _GUARD.verbs += 1
+    # whoever cleans the folder of temporary files up does not end a run
+    with suppress(OSError):
+        marker.write_text(str(os.getpid()))
 
 
 def _report_uncaught() -> None:
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
-        write_error(error.with_traceback(frames))
+        follows = _GUARD.siblings is not None and _GUARD.siblings.explain(error)
+        write_error(error.with_traceback(frames), follows=follows)
         before(kind, error, frames)
 
     sys.excepthook = hook
 
 
-def write_error(error: BaseException, *, shown: bool = True, code: int = 1) -> None:
+def write_error(error: BaseException, *, shown: bool = True, code: int = 1, follows: bool = False) -> None:
     """Write why this rank fails where its agent looks for it, in the form of torch's agent.
 
     Args:
         error: What was raised.
         shown: Whether the traceback was printed.
-        code: The exit code that follows.
+        code: The exit code that comes of it.
+        follows: Whether another rank had failed before.
     """
     path = os.environ.get(ERROR_FILE)
-    if path is None or _GUARD.pid != os.getpid():
+    if not path or _GUARD.pid != os.getpid():
         return
     import traceback
 
     text = "" if isinstance(error, SystemExit) else "".join(traceback.format_exception(error))
     now = time.time_ns()
-    # torch's agent reads whole seconds
-    extra: dict[str, Any] = {"py_callstack": text, "timestamp": str(now // 10**9)}
+    # torch's agent reads whole seconds, and takes the smallest for the cause
+    extra: dict[str, Any] = {"py_callstack": text, "timestamp": str(now // 10**9 + follows)}
     extra |= {"time_ns": now, "shown": shown, "exit_code": code}
     message = {"message": {"message": f"{type(error).__name__}: {error}", "extraInfo": extra}}
     draft = Path(f"{path}.draft")

@@ -25,7 +25,7 @@ from leyden.core.errors import (
 from leyden.core.launch import parcel
 from leyden.core.launch.command import module_command, split_command
 from leyden.core.launch.forked import Forked
-from leyden.core.launch.group import PATIENCE, TICK, CaughtSignals, RankGroup, RankProcess
+from leyden.core.launch.group import PATIENCE, SETTLE, TICK, CaughtSignals, RankGroup, RankProcess
 from leyden.core.launch.rank import AGENT_PID
 
 START_METHODS = ("spawn", "fork", "forkserver")
@@ -94,6 +94,8 @@ class SpawnLauncher:
                 self._group.end(grace=0)
                 self._group = RankGroup([])
                 caught.release()
+                # a traceback that is kept, as a prompt does, would keep its port as well
+                del store
             return parcel.read(folder / "result-0")
 
     def _start(self, work: Any, folder: Path, port: int) -> None:
@@ -158,11 +160,11 @@ class SpawnLauncher:
     def _error(self, folder: Path, failed: Sequence[int]) -> BaseException:
         """Return what to raise for the process that failed first."""
         silent = [rank for rank in failed if not (folder / f"error-{rank}").exists()]
-        if not silent:
-            self._group.wait(0.3)
-        written = [rank for rank in range(self.processes) if (folder / f"error-{rank}").exists()]
-        if silent or not written:
+        if silent:
             return self._ended(silent[0])
+        # the others may be about to say what they lost the connection by
+        self._group.wait(SETTLE)
+        written = [rank for rank in range(self.processes) if (folder / f"error-{rank}").exists()]
         words = {rank: parcel.read(folder / f"error-{rank}") for rank in written}
         first = min(words, key=lambda rank: words[rank].time_ns)
         return parcel.error_of(words[first], first)

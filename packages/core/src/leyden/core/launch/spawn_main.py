@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,11 +21,14 @@ def main(folder: Path) -> int:
         The exit code.
     """
     guard_rank()
+    # nothing has begun that a traceback could tell of
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # modules are found where the process that packed the work found them
     sys.path[:] = (folder / "path").read_text().split("\n")
     sys.argv = [""]
     from leyden.core.launch import parcel
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return parcel.run(lambda: parcel.read(folder / "work"), folder, int(os.environ["RANK"]))
 
 

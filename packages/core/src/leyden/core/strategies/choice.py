@@ -139,7 +139,7 @@ def _place(
     meeting.validate_settings(len(strategy.parallel_devices), strategy.num_nodes)
     strategy.cluster_environment = meeting
     method = getattr(strategy, "start_method", "popen")
-    strategy.launcher = choose_launcher(meeting, method, len(strategy.parallel_devices))
+    strategy.launcher = choose_launcher(meeting, method, len(strategy.parallel_devices), strategy.num_nodes)
 
 
 def _plugins(plugins: Any, precision: Any) -> tuple[Precision | None, ClusterEnvironment | None]:

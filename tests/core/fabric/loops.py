@@ -4,7 +4,9 @@ As a script it runs all of them as one of several processes, and the first proce
 """
 
 import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
@@ -131,6 +133,34 @@ def normalised(fabric):
     return weights(fabric, model)
 
 
+def continued(fabric):
+    """Saved in the middle of a pass, and gone on with by other objects."""
+    folder = Path(fabric.broadcast(tempfile.mkdtemp() if fabric.is_global_zero else ""))
+    model = net()
+    model, optimizer = fabric.setup(model, torch.optim.AdamW(model.parameters(), lr=0.01))
+    batches = loader(fabric)
+    for i, (x, y) in enumerate(batches):
+        optimizer.zero_grad()
+        fabric.backward(F.mse_loss(model(x), y))
+        optimizer.step()
+        if i == 2:
+            fabric.save(folder / "a.ckpt", {"model": model, "optimizer": optimizer, "loader": batches})
+    whole = weights(fabric, model)
+    model = fabric.setup_module(torch.nn.Sequential(*net()))
+    optimizer = fabric.setup_optimizers(torch.optim.AdamW(model.parameters(), lr=0.5))
+    batches = loader(fabric)
+    fabric.load(folder / "a.ckpt", {"model": model, "optimizer": optimizer, "loader": batches})
+    for x, y in batches:
+        optimizer.zero_grad()
+        fabric.backward(F.mse_loss(model(x), y))
+        optimizer.step()
+    assert weights(fabric, model) == whole
+    fabric.barrier()
+    if fabric.is_global_zero:
+        shutil.rmtree(folder)
+    return whole
+
+
 class Halves(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -229,10 +259,11 @@ def measured(fabric):
 
 
 TRAINED = (
-    plain, separately, accumulated, gan, gradient_penalty, normalised, in_turns, recomputed, lightning_module,
+    plain, separately, accumulated, continued, gan, gradient_penalty, normalised, in_turns, recomputed,
+    lightning_module,
 )  # fmt: skip
 # FSDP frees parameters in any backward pass, so that none can follow one through inputs
-SHARDED = (plain, separately, accumulated, gan, in_turns, lightning_module)
+SHARDED = (plain, separately, accumulated, continued, gan, in_turns, lightning_module)
 
 
 def everything(fabric):

@@ -104,6 +104,21 @@ def test_a_module_keeps_its_names_and_attributes(fabric):
         _ = model.nowhere
 
 
+def test_a_copy_stands_by_itself(fabric):
+    model, optimizer = model_and_loop()
+    model, optimizer = fabric.setup(model, optimizer)
+    model.mark_forward_method("get_submodule")
+    averages = torch.optim.swa_utils.AveragedModel(model).eval()
+    model.eval()
+    x = torch.ones(2, 8)
+    before = model(x)
+    fabric.backward(before.sum())
+    optimizer.step()
+    assert torch.equal(averages(x), before)
+    assert not torch.equal(model(x), before)
+    assert averages.module._forward_methods == model._forward_methods
+
+
 def test_an_optimizer_keeps_its_class_and_state(fabric):
     module = torch.nn.Linear(2, 1)
     own = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)

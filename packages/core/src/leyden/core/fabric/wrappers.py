@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -95,6 +96,14 @@ class _FabricModule(nn.Module):
         self.training = mode
         self.module.train(mode)
         return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _FabricModule:
+        """Return a module that stands by itself: a copy that follows averages, say, exchanges no gradients."""
+        strategy, module = copy.copy(self._strategy), copy.deepcopy(self.module, memo)
+        strategy.module = strategy.model = module
+        copied = _FabricModule(module, strategy)
+        copied._forward_methods |= self._forward_methods
+        return copied
 
     # -- the module's own names ----------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from leyden.core.launch import parcel
 from leyden.core.launch.rank import die_with
 
@@ -61,6 +63,8 @@ def _become_rank(work: Any, folder: Path, rank: int, environment: dict[str, str]
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
         os.environ.update(environment)
+        # several would wait for threads of OpenMP that only the parent has
+        torch.set_num_threads(1)
         code = parcel.run(lambda: work, folder, rank)
     except SystemExit as exit:
         code = exit.code if isinstance(exit.code, int) else 1 if exit.code else 0

@@ -13,6 +13,7 @@ from leyden.core.errors import (
     MisconfigurationException,
     MisconfigurationTypeError,
     MisconfigurationValueError,
+    NotYetSupported,
     PossibleUserWarning,
     warn,
 )
@@ -57,6 +58,7 @@ class Flags:
     timeout: Any = None
     uneven: Literal["stop", "pad", "join"] = "stop"
     use_distributed_sampler: bool = True
+    on_nonfinite: Literal["raise", "skip", "rollback", "ignore"] = "raise"
     activation_checkpointing: Any = False
     fast_dev_run: int | bool = False
     max_epochs: int | None = None
@@ -98,6 +100,7 @@ class Flags:
         )
         self._check_compile()
         self._check_uneven()
+        self._check_nonfinite()
         for flag, unit in _COUNTS.items():
             setattr(self, flag, _counted(flag, getattr(self, flag), unit))
         for flag in _SHARES:
@@ -114,6 +117,14 @@ class Flags:
     def _check_uneven(self) -> None:
         if self.uneven not in ("stop", "pad", "join"):
             raise MisconfigurationValueError(f"`uneven` must be 'stop', 'pad' or 'join'; got {self.uneven!r}.")
+
+    def _check_nonfinite(self) -> None:
+        if self.on_nonfinite == "rollback":
+            raise NotYetSupported("`on_nonfinite='rollback'` comes with a later version; this one has 'skip'.")
+        if self.on_nonfinite not in ("raise", "skip", "ignore"):
+            raise MisconfigurationValueError(
+                f"`on_nonfinite` must be 'raise', 'skip' or 'ignore'; got {self.on_nonfinite!r}."
+            )
 
     def _check_compile(self) -> None:
         given = self.compile

@@ -25,6 +25,7 @@ from leyden.core.hooks import HookTable, overrides
 from leyden.core.interfaces import LoggerLike
 from leyden.core.logbook.book import LogBook
 from leyden.core.logbook.results import Results
+from leyden.core.losses import LossWatch
 from leyden.core.module import LightningModule
 from leyden.core.optimizers import LRSchedulerConfig
 from leyden.core.progress import Progress
@@ -97,6 +98,7 @@ class Session:
         self.training = Results(training=True)
         self.hooks = HookTable(trainer, module, self.callbacks, self.book, trainer._profiler)
         self.stop = StopFlag()
+        self.losses = LossWatch(self.flags.on_nonfinite, self.strategy, progress)
         self.optimizers: list[Optimizer] = []
         self.schedulers: list[LRSchedulerConfig] = []
         self.frequencies: list[int] = []
@@ -233,7 +235,9 @@ class Session:
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Run backward for manual optimisation, with its hooks."""
-        strategy = self.strategy
+        strategy, look = self.strategy, self.losses.look()
+        if look is not None and look(loss):
+            return
         loss = strategy.precision_plugin.pre_backward(loss)
         self.hooks.call("on_before_backward", loss)
         strategy.before_backward(loss)

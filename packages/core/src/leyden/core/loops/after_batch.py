@@ -17,6 +17,8 @@ def complete_batch(s: Session, closes: bool) -> None:
     p, every, rule = s.progress, s.flags.log_every_n_steps, s.val_check
     if p.reported_at != p.batches:
         p.reported_at = p.batches
+        if every and (p.windows + 1) % every == 0:
+            s.losses.settle()
         row = closes or not s.module.automatic_optimization
         if row and (s.loggers or s.strategy.world_size > 1) and every and (p.windows + 1) % every == 0:
             s.book.step_row(p.windows, p.epoch)

@@ -165,6 +165,7 @@ def end_epoch(s: Session) -> None:
     """End an epoch: hooks, schedulers that monitor, the row of epoch values."""
     p = s.progress
     if p.epochs_processed == p.epoch:
+        s.losses.settle(s.module)
         s.book.end_batches()
         p.epochs_processed += 1
         if hasattr(s.module, "training_epoch_end"):

@@ -103,12 +103,15 @@ def finishing(s: Session, optimizer: Optimizer) -> Callable[[int, int, int], Non
     unscale = precision.unscale_gradients if precision.replaces("unscale_gradients") else None
     step_optimizer = s.hooks.timed(f"[LightningModule]{type(s.module).__name__}.optimizer_step", step_optimizer)
     table, hooks, progress = s.hooks.table, s.hooks, s.progress
-    clip = clipping(s, optimizer)
+    clip, skips = clipping(s, optimizer), s.flags.on_nonfinite == "skip"
 
     def finish(batch_idx: int, window: int, had: int) -> None:
         settle(s, optimizer, window, had)
         if unscale is not None:
             unscale(optimizer)
+        if skips and s.losses.skips_step(p for group in optimizer.param_groups for p in group["params"]):
+            optimizer.zero_grad()
+            return
         if table["on_before_optimizer_step"]:
             hooks.call("on_before_optimizer_step", optimizer)
         if clip is not None:
@@ -129,6 +132,7 @@ def _forward_and_backward(s: Session, training_step: Call, optimizer: Optimizer 
     strategy, precision = s.strategy, s.strategy.precision_plugin
     backward = hooks.timed(f"[Strategy]{type(strategy).__name__}.backward", backward)
     scale = precision.pre_backward if precision.replaces("pre_backward") else None
+    look = s.losses.look()
     # where a process may rest, the mean over processes is one over batches
     alike = 1.0 if several and s.flags.uneven == "join" else None
 
@@ -147,6 +151,8 @@ def _forward_and_backward(s: Session, training_step: Call, optimizer: Optimizer 
         if loss is None:
             if several:
                 raise skipped(s)
+            return None, output
+        if look is not None and look(loss):
             return None, output
         scaled = loss
         if window > 1 or several:

@@ -332,6 +332,7 @@ def save_checkpoint(s: Session, path: Path, *, weights_only: bool, **record: Any
     """Write the state of a run to ``path``."""
 
     def save() -> None:
+        s.losses.settle()
         # every process has a part in what is collected; one writes, and all learn whether it could
         checkpoint, failed = state.collect(s, weights_only=weights_only), None
         described = state.record_of(s, **record)

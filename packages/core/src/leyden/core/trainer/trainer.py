@@ -103,6 +103,9 @@ class Trainer(Readings):
         uneven: What happens where processes have different numbers of training batches, as of iterable data sets:
             ``"stop"`` ends the epoch for all with the first that has none, ``"pad"`` gives batches again, ``"join"``
             lets who has none rest.
+        on_nonfinite: What happens where a loss is infinite or no number: ``"raise"`` ends the run with a
+            `NonFiniteError`, ``"skip"`` leaves the batch out (and a step whose gradients are not finite), ``"ignore"``
+            trains on.
         activation_checkpointing: Computes activations again in the backward pass instead of keeping them: True for
             every repeated block, a list of module classes, or a function that tells for a module.
         default_root_dir: Where files go that nobody else places; the working folder if None.
@@ -173,6 +176,7 @@ class Trainer(Readings):
         compile: bool | dict[str, Any] = False,
         timeout: Timeout = None,
         uneven: Literal["stop", "pad", "join"] = "stop",
+        on_nonfinite: Literal["raise", "skip", "rollback", "ignore"] = "raise",
         activation_checkpointing: Any = False,
         plugins: Any = None,
         default_root_dir: str | os.PathLike[str] | None = None,
@@ -224,6 +228,7 @@ class Trainer(Readings):
             compile=compile,
             timeout=timeout,
             uneven=uneven,
+            on_nonfinite=on_nonfinite,
             activation_checkpointing=activation_checkpointing,
             use_distributed_sampler=use_distributed_sampler,
         )

@@ -60,6 +60,8 @@ def guard_rank() -> None:
     _GUARD.pid = os.getpid()
     if folder is not None:
         _GUARD.marker = busy_marker(folder, int(os.environ["LOCAL_RANK"]))
+    if agent is None and _is_orphan():
+        os._exit(1)
     die_with(os.getppid() if agent is None else int(agent))
     _report_uncaught()
     error_file = Path(os.environ.get(ERROR_FILE, ""))
@@ -68,6 +70,17 @@ def guard_rank() -> None:
         _GUARD.siblings = Siblings(error_file)
         _GUARD.marker = _GUARD.siblings.marker
         _GUARD.siblings.watch(write_error)
+
+
+def _is_orphan() -> bool:
+    """Return whether torchrun has ended already: who takes its ranks over is no Python program."""
+    parent = os.getppid()
+    try:
+        name = Path(f"/proc/{parent}/comm").read_text().strip()
+        program = Path(f"/proc/{parent}/cmdline").read_bytes().partition(b"\0")[0]
+    except OSError:
+        return False
+    return (parent == 1 or name == "systemd") and b"python" not in program and b"torchrun" not in program
 
 
 def busy_marker(folder: str | Path, local_rank: int) -> Path:

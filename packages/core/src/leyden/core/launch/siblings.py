@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from leyden.core.launch.group import GRACE, LEAVING
+from leyden.core.launch.group import GRACE, LEAVING, SETTLE, TICK
 
 INTERVAL = 1.0
 
@@ -59,7 +59,10 @@ class Siblings:
         Returns:
             Whether one of them had failed before.
         """
-        gone = self.gone()
+        until = time.monotonic() + SETTLE
+        while not (gone := self.gone()) and not self.failed() and time.monotonic() < until:
+            # a connection breaks before its process has quite ended
+            time.sleep(TICK)
         if gone:
             error.add_note(f"{_name(*gone)} had left in the middle of the run before.")
         return gone is not None or self.failed()

@@ -90,7 +90,8 @@ def lock(work: Path) -> Path:
     """
     path = work / "constraints.txt"
     command = [UV, "export", "--quiet", "--frozen", "--all-packages", "--all-groups", "--all-extras"]
-    command += ["--no-emit-workspace", "--no-hashes", "--no-annotate", "--output-file", str(path)]
+    # torch_xla has an environment of its own, with another torch
+    command += ["--no-extra", "xla", "--no-emit-workspace", "--no-hashes", "--no-annotate", "--output-file", str(path)]
     subprocess.run(command, cwd=ROOT, check=True)
     return path
 

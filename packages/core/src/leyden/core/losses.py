@@ -38,7 +38,9 @@ class LossWatch:
 
     def look(self) -> Callable[[Tensor], bool] | None:
         """Return what is shown every loss, and tells whether to leave its batch out; None if nobody looks."""
-        if self._policy == "ignore":
+        scaled = getattr(self._strategy.precision_plugin, "scaler", None) is not None
+        # what scales the loss leaves out steps that are too large, and goes on with a smaller scale
+        if self._policy == "ignore" or (self._policy == "raise" and scaled):
             return None
         if self._policy == "skip":
             return self._skips

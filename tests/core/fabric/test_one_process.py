@@ -418,6 +418,17 @@ def test_a_lightning_module_sees_fabric_for_its_trainer(tmp_path):
         _ = module.trainer.estimated_stepping_batches
 
 
+def test_a_module_that_was_set_up_trains_under_a_trainer_afterwards(fabric, quiet):
+    module = Talkative()
+    fabric.setup(module, module.configure_optimizers())
+    before = module.layer[0].weight.clone()
+    trainer = quiet(accelerator="cpu", devices=1)
+    trainer.fit(module, DataLoader(data(8), 4))
+    assert module.fabric is None
+    assert trainer.global_step == 2
+    assert not torch.equal(module.layer[0].weight, before)
+
+
 def test_a_lightning_module_is_a_callback_too():
     called = []
 

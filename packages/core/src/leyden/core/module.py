@@ -100,6 +100,7 @@ class LightningModule(ModuleHooks, HyperparametersMixin, nn.Module):
             if isinstance(module, LightningModule):
                 module.__dict__["_trainer"] = trainer
                 module.__dict__["_run"] = None if trainer is None else getattr(trainer, "_session", None)
+                module.__dict__["_fabric"] = None
 
     @property
     def fabric(self) -> Any:

@@ -38,6 +38,10 @@ class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
     """There is no checkpoint where one was asked for."""
 
 
+class CheckpointWriteError(CheckpointError):
+    """A checkpoint could not be written, as on a full disk. Files saved earlier are untouched."""
+
+
 class DamagedCheckpointError(CheckpointError):
     """A checkpoint file is truncated or its content does not match its checksums."""
 

@@ -58,6 +58,7 @@ class Flags:
     timeout: Any = None
     uneven: Literal["stop", "pad", "join"] = "stop"
     use_distributed_sampler: bool = True
+    max_failed_saves: int = 3
     on_nonfinite: Literal["raise", "skip", "rollback", "ignore"] = "raise"
     activation_checkpointing: Any = False
     fast_dev_run: int | bool = False
@@ -119,6 +120,10 @@ class Flags:
             raise MisconfigurationValueError(f"`uneven` must be 'stop', 'pad' or 'join'; got {self.uneven!r}.")
 
     def _check_nonfinite(self) -> None:
+        if isinstance(self.max_failed_saves, bool) or not isinstance(self.max_failed_saves, int):
+            raise MisconfigurationTypeError(f"`max_failed_saves` must be an int; got {self.max_failed_saves!r}.")
+        if self.max_failed_saves < 1:
+            raise MisconfigurationValueError(f"`max_failed_saves` must be at least 1; got {self.max_failed_saves}.")
         if self.on_nonfinite == "rollback":
             raise NotYetSupported("`on_nonfinite='rollback'` comes with a later version; this one has 'skip'.")
         if self.on_nonfinite not in ("raise", "skip", "ignore"):

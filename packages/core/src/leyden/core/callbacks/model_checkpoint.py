@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from datetime import timedelta
@@ -19,7 +20,7 @@ from leyden.core.callbacks.retention import Retention
 from leyden.core.callbacks.triggers import Triggers, ends_with_training, validation_follows
 from leyden.core.checkpoint import file
 from leyden.core.checkpoint.store import SUFFIX, is_of, link
-from leyden.core.errors import Interrupted, MisconfigurationException, warn
+from leyden.core.errors import CheckpointWriteError, Interrupted, MisconfigurationException, warn
 from leyden.core.states import TrainerFn
 
 if TYPE_CHECKING:
@@ -114,6 +115,7 @@ class ModelCheckpoint(Callback):
         self.last_model_path = ""
         self._last_global_step_saved = 0
         self._newest = ""
+        self._failed = 0
         self._waits_for_validation = False
 
     @property
@@ -200,7 +202,12 @@ class ModelCheckpoint(Callback):
         if not self.save_last and last != newest and last.exists() and is_of(last, trainer._run_id):
             last.unlink()  # an earlier interruption left it; the run went on from it and is past it
             linked = False
-        file.restamp(newest, finished=True)
+        if self._failed:
+            return  # what was trained since has no file: a run that goes on from this one does it again
+        try:
+            file.restamp(newest, finished=True)
+        except CheckpointWriteError as error:
+            warn("LY-C013", f'{error} `ckpt_path="auto"` will take the run for one that was not finished.')
         if linked:
             link(newest, last)
 
@@ -223,6 +230,28 @@ class ModelCheckpoint(Callback):
     # -- saving and keeping --------------------------------------------------------------------------------------------
 
     def _save(self, trainer: Trainer) -> None:
+        """Save, or go on without: a disk that is full now may not be at the next save, and older files stand.
+
+        Raises:
+            CheckpointWriteError: That many saves in a row have failed.
+        """
+        before = copy.deepcopy(self._retention), self.last_model_path
+        try:
+            self._save_as_policies_say(trainer)
+        except CheckpointWriteError as error:
+            self._retention, self.last_model_path = before
+            self._failed += 1
+            if self._failed >= trainer.flags.max_failed_saves:
+                raise
+            warn(
+                "LY-C012",
+                f"{error} Training goes on; the run ends after {trainer.flags.max_failed_saves} failed saves in a row"
+                f" (`Trainer(max_failed_saves=...)`), and this is number {self._failed}.",
+            )
+        else:
+            self._failed = 0
+
+    def _save_as_policies_say(self, trainer: Trainer) -> None:
         values = self._values(trainer)
         before = self.last_model_path
         if self.save_last:

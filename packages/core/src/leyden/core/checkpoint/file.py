@@ -29,6 +29,7 @@ from torch import Tensor
 from leyden.core.errors import (
     CheckpointError,
     CheckpointNotFoundError,
+    CheckpointWriteError,
     DamagedCheckpointError,
     MisconfigurationException,
     UnsafeCheckpointError,
@@ -127,8 +128,8 @@ def save(path: Path, state: dict[str, Any], record: Mapping[str, Any]) -> None:
         record: What the file is, as JSON data.
 
     Raises:
-        CheckpointError: Something in ``state`` is no plain data, or the file can not be written. What stood there
-            before is untouched.
+        CheckpointError: Something in ``state`` is no plain data.
+        CheckpointWriteError: The file can not be written. What stood there before is untouched.
     """
     _refuse_objects(state, "checkpoint")
     temporary = temporary_name(path)
@@ -142,9 +143,8 @@ def save(path: Path, state: dict[str, Any], record: Mapping[str, Any]) -> None:
         sync_folder(path.parent)
     except (OSError, RuntimeError, pickle.PicklingError) as error:
         _drop(temporary)
-        raise CheckpointError(
-            f"could not save the checkpoint {path}: {error}. Files saved earlier are untouched."
-        ) from error
+        kind = CheckpointError if isinstance(error, pickle.PicklingError) else CheckpointWriteError
+        raise kind(f"could not save the checkpoint {path}: {error}. Files saved earlier are untouched.") from error
     except BaseException:
         _drop(temporary)
         raise
@@ -173,7 +173,7 @@ def restamp(path: Path, **changes: Any) -> None:
 
     Raises:
         DamagedCheckpointError: The file has no readable record.
-        CheckpointError: The file can not be written.
+        CheckpointWriteError: The file can not be written.
     """
     record = {**read_record(path), **changes}
     temporary = temporary_name(path)
@@ -193,7 +193,9 @@ def restamp(path: Path, **changes: Any) -> None:
         sync_folder(path.parent)
     except OSError as error:
         _drop(temporary)
-        raise CheckpointError(f"could not update the checkpoint {path}: {error}. The file is untouched.") from error
+        raise CheckpointWriteError(
+            f"could not update the checkpoint {path}: {error}. The file is untouched."
+        ) from error
 
 
 def read_record(path: Path) -> dict[str, Any]:

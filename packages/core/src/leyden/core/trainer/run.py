@@ -19,6 +19,7 @@ from leyden.core.data.feed import Feed
 from leyden.core.data.hooks import DataHooks
 from leyden.core.errors import (
     CheckpointError,
+    CheckpointWriteError,
     Interrupted,
     PossibleUserWarning,
     warn,
@@ -341,10 +342,11 @@ def save_checkpoint(s: Session, path: Path, *, weights_only: bool, **record: Any
                 file.save(path, checkpoint, described)
             except Exception as error:  # noqa: BLE001 - told to all processes, and raised again
                 failed = error
-        told = s.strategy.broadcast(None if failed is None else str(failed))
+        told = s.strategy.broadcast(None if failed is None else (str(failed), isinstance(failed, CheckpointWriteError)))
         if failed is not None:
             raise failed
         if told is not None:
-            raise CheckpointError(f"the first process could not save {path}: {told}")
+            kind = CheckpointWriteError if told[1] else CheckpointError
+            raise kind(f"the first process could not save {path}: {told[0]}")
 
     s.hooks.timed("save_checkpoint", save)()

@@ -106,6 +106,7 @@ class Trainer(Readings):
         on_nonfinite: What happens where a loss is infinite or no number: ``"raise"`` ends the run with a
             `NonFiniteError`, ``"skip"`` leaves the batch out (and a step whose gradients are not finite), ``"ignore"``
             trains on.
+        max_failed_saves: How many saves in a row may fail, as on a full disk, until that ends the run; 1 for the first.
         activation_checkpointing: Computes activations again in the backward pass instead of keeping them: True for
             every repeated block, a list of module classes, or a function that tells for a module.
         default_root_dir: Where files go that nobody else places; the working folder if None.
@@ -177,6 +178,7 @@ class Trainer(Readings):
         timeout: Timeout = None,
         uneven: Literal["stop", "pad", "join"] = "stop",
         on_nonfinite: Literal["raise", "skip", "rollback", "ignore"] = "raise",
+        max_failed_saves: int = 3,
         activation_checkpointing: Any = False,
         plugins: Any = None,
         default_root_dir: str | os.PathLike[str] | None = None,
@@ -229,6 +231,7 @@ class Trainer(Readings):
             timeout=timeout,
             uneven=uneven,
             on_nonfinite=on_nonfinite,
+            max_failed_saves=max_failed_saves,
             activation_checkpointing=activation_checkpointing,
             use_distributed_sampler=use_distributed_sampler,
         )

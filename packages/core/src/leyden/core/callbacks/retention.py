@@ -111,8 +111,3 @@ class Retention:
         self.kth_best_model_path = state.get("kth_best_model_path", "")
         self.kth_value = state.get("kth_value", self.kth_value)
         self.current_score = state.get("current_score")
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to what `state` returned, when the file that was taken in since could not be written."""
-        self.load(state)
-        self.best_model_path = state["best_model_path"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -59,6 +60,9 @@ class Flags:
     uneven: Literal["stop", "pad", "join"] = "stop"
     use_distributed_sampler: bool = True
     max_failed_saves: int = 3
+    async_save: bool = False
+    exact: bool | Literal["refuse"] = True
+    strict: bool | None = None
     on_nonfinite: Literal["raise", "skip", "rollback", "ignore"] = "raise"
     activation_checkpointing: Any = False
     fast_dev_run: int | bool = False
@@ -101,7 +105,7 @@ class Flags:
         )
         self._check_compile()
         self._check_uneven()
-        self._check_nonfinite()
+        self._check_failing()
         for flag, unit in _COUNTS.items():
             setattr(self, flag, _counted(flag, getattr(self, flag), unit))
         for flag in _SHARES:
@@ -119,7 +123,14 @@ class Flags:
         if self.uneven not in ("stop", "pad", "join"):
             raise MisconfigurationValueError(f"`uneven` must be 'stop', 'pad' or 'join'; got {self.uneven!r}.")
 
-    def _check_nonfinite(self) -> None:
+    def _check_failing(self) -> None:
+        if self.exact not in (True, False, "refuse"):
+            raise MisconfigurationValueError(f"`exact` must be True, False or 'refuse'; got {self.exact!r}.")
+        for flag, value in (("async_save", self.async_save), ("strict", self.strict)):
+            if not isinstance(value, bool | None):
+                raise MisconfigurationTypeError(f"`{flag}` must be True or False; got {value!r}.")
+        if self.strict is None:
+            self.strict = os.environ.get("LEYDEN_STRICT", "") not in ("", "0")
         if isinstance(self.max_failed_saves, bool) or not isinstance(self.max_failed_saves, int):
             raise MisconfigurationTypeError(f"`max_failed_saves` must be an int; got {self.max_failed_saves!r}.")
         if self.max_failed_saves < 1:

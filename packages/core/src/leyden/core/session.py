@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from leyden.core.callback import Callback
+from leyden.core.checkpoint.writer import Writer
 from leyden.core.data.advice import advise
 from leyden.core.data.ahead import DeviceCopies, streams_of
 from leyden.core.data.combined import CombinedLoader
@@ -57,6 +58,7 @@ class Session:
         has_gradients: Whether the open accumulation window holds gradients.
         window_weights: Sum of the weights in the open accumulation window, by the id of the optimiser.
         finish: What ends an accumulation window early, where one optimiser steps automatically.
+        saves: What writes checkpoints, beside the run or before it goes on.
         compiled: What `torch.compile` made of the training step, and of optimisers' steps by their id.
         step_optimizers: The optimisers as user code steps them, once it asked for them.
         open_optimizers: Ids of the optimisers that manual optimisation has not stepped since the last backward pass.
@@ -98,6 +100,7 @@ class Session:
         self.training = Results(training=True)
         self.hooks = HookTable(trainer, module, self.callbacks, self.book, trainer._profiler)
         self.stop = StopFlag()
+        self.saves = Writer(self.strategy.broadcast, alone=self.strategy.world_size == 1)
         self.losses = LossWatch(self.flags.on_nonfinite, self.strategy, progress)
         self.optimizers: list[Optimizer] = []
         self.schedulers: list[LRSchedulerConfig] = []

@@ -7,6 +7,7 @@ import copy
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,7 +21,7 @@ from leyden.core.callbacks.retention import Retention
 from leyden.core.callbacks.triggers import Triggers, ends_with_training, validation_follows
 from leyden.core.checkpoint import file
 from leyden.core.checkpoint.store import SUFFIX, is_of, link
-from leyden.core.errors import CheckpointWriteError, Interrupted, MisconfigurationException, warn
+from leyden.core.errors import CheckpointError, CheckpointWriteError, Interrupted, MisconfigurationException, warn
 from leyden.core.states import TrainerFn
 
 if TYPE_CHECKING:
@@ -182,8 +183,7 @@ class ModelCheckpoint(Callback):
         if not fitting or trainer.global_step == 0 or self.dirpath is None:
             return
         if isinstance(exception, Interrupted):
-            path = self._save_newest(trainer)
-            trainer._say(f"interrupted; the run is saved in {path}. Go on with ckpt_path='auto'.")
+            self._save_interrupted(trainer)
         elif self.save_on_exception and trainer.world_size == 1 and not self._skips(trainer):
             # of several processes only this one may have failed, and it can not save alone
             self._write(trainer, self._free_path(trainer, self._values(trainer)))
@@ -194,6 +194,7 @@ class ModelCheckpoint(Callback):
             return
         if self.save_last and not self._newest and trainer.global_step:
             self._write_last(trainer)
+        trainer._saves.settle()
         last = Path(self.last_model_path) if self.save_last else self._last_path(trainer)
         newest = next((Path(p) for p in (self._newest, self.best_model_path) if p and Path(p).exists()), None)
         if newest is None or not trainer.is_global_zero:
@@ -235,21 +236,30 @@ class ModelCheckpoint(Callback):
         Raises:
             CheckpointWriteError: That many saves in a row have failed.
         """
-        before = copy.deepcopy(self._retention), self.last_model_path
-        try:
-            self._save_as_policies_say(trainer)
-        except CheckpointWriteError as error:
-            self._retention, self.last_model_path = before
+        saves = trainer._saves
+        saves.settle()
+        before = copy.deepcopy(self._retention), self.last_model_path, self._newest, self._last_global_step_saved
+
+        def failed(error: CheckpointWriteError) -> None:
+            self._retention, self.last_model_path, self._newest, self._last_global_step_saved = before
             self._failed += 1
             if self._failed >= trainer.flags.max_failed_saves:
-                raise
+                raise error
             warn(
                 "LY-C012",
                 f"{error} Training goes on; the run ends after {trainer.flags.max_failed_saves} failed saves in a row"
                 f" (`Trainer(max_failed_saves=...)`), and this is number {self._failed}.",
             )
+
+        try:
+            self._save_as_policies_say(trainer)
+        except CheckpointWriteError as error:
+            failed(error)
         else:
-            self._failed = 0
+            saves.told(self._stood, failed)
+
+    def _stood(self) -> None:
+        self._failed = 0
 
     def _save_as_policies_say(self, trainer: Trainer) -> None:
         values = self._values(trainer)
@@ -262,7 +272,7 @@ class ModelCheckpoint(Callback):
             last = Path(self.last_model_path)
             if saved is not None and saved != last:
                 if trainer.is_global_zero:
-                    link(saved, last)
+                    trainer._saves.then(partial(link, saved, last))
             else:
                 self._write(trainer, last)
             self._remove(trainer, before, last)
@@ -318,6 +328,16 @@ class ModelCheckpoint(Callback):
         """Tell whether a score is among the best ``save_top_k``."""
         return current is not None and self._retention.admits(current)
 
+    def _save_interrupted(self, trainer: Trainer) -> None:
+        try:
+            trainer._saves.settle()
+            path = self._save_newest(trainer)
+        except CheckpointError as error:
+            # the process is asked to end, and its exit code tells by what
+            warn("LY-C015", f"the interrupted run could not be saved: {error}")
+        else:
+            trainer._say(f"interrupted; the run is saved in {path}. Go on with ckpt_path='auto'.")
+
     def _save_newest(self, trainer: Trainer) -> Path:
         """Save the state as it is, beside what the policies keep."""
         if self.monitor is None and self.save_top_k == 1 and not self.save_last:
@@ -334,6 +354,9 @@ class ModelCheckpoint(Callback):
         trainer.save_checkpoint(path, self.save_weights_only)
         self._last_global_step_saved = trainer.global_step
         self._newest = str(path)
+        trainer._saves.told(partial(self._tell_loggers, trainer))
+
+    def _tell_loggers(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:
             logger.after_save_checkpoint(self)
 
@@ -345,7 +368,7 @@ class ModelCheckpoint(Callback):
         resumed = trainer.ckpt_path
         borrowed = resumed is not None and Path(resumed).absolute() == old and not is_of(old, trainer._run_id)
         if old != newer and not borrowed and self.dirpath is not None and Path(self.dirpath) in old.parents:
-            old.unlink(missing_ok=True)
+            trainer._saves.then(partial(old.unlink, missing_ok=True))
 
     def to_yaml(self, filepath: str | os.PathLike[str] | None = None) -> None:
         """Write the scores of the kept files, by their paths.

@@ -39,7 +39,7 @@ RECORD = "leyden.json"
 _LEAVES = (NoneType, bool, int, float, complex, str, bytes, bytearray, torch.Size, torch.dtype, torch.device)
 
 
-def _refuse_objects(value: Any, where: str) -> None:
+def refuse_objects(value: Any, where: str) -> None:
     """Raise for the first part of ``value`` that only code could rebuild."""
     kind = type(value)
     if (kind is bytes and not value) or (kind is int and value.bit_length() > 2032):
@@ -51,11 +51,11 @@ def _refuse_objects(value: Any, where: str) -> None:
         return
     if kind in (dict, OrderedDict, Counter):
         for key, item in value.items():
-            _refuse_objects(key, where)
-            _refuse_objects(item, f"{where}[{key!r}]")
+            refuse_objects(key, where)
+            refuse_objects(item, f"{where}[{key!r}]")
     elif kind in (list, tuple, set):
         for index, item in enumerate(value):
-            _refuse_objects(item, f"{where}[{index}]")
+            refuse_objects(item, f"{where}[{index}]")
     else:
         raise CheckpointError(
             f"{where} is a {kind.__module__}.{kind.__qualname__}, which only code could rebuild from a file. A"
@@ -131,7 +131,7 @@ def save(path: Path, state: dict[str, Any], record: Mapping[str, Any]) -> None:
         CheckpointError: Something in ``state`` is no plain data.
         CheckpointWriteError: The file can not be written. What stood there before is untouched.
     """
-    _refuse_objects(state, "checkpoint")
+    refuse_objects(state, "checkpoint")
     temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

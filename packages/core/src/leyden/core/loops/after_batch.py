@@ -29,6 +29,8 @@ def complete_batch(s: Session, closes: bool) -> None:
             update_schedulers(s, "step", plateau=True)
         p.windows += 1
     p.batch_completed = p.batch
+    if s.saves.landed:
+        s.saves.settle()
     signum = s.stop.seen()
     if signum is not None:
         raise Interrupted(signum)

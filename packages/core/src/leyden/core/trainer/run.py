@@ -59,8 +59,11 @@ def run(
     with opened(s, fn, loaders, ckpt_path, trust=trust) as checkpoint:
         if fn == TrainerFn.FITTING:
             prepare_fit(s, loaders, checkpoint)
+            s.saves.beside = s.flags.async_save
             fit(s)
             s.stop.drain()
+            s.saves.settle()
+            s.saves.beside = False
             s.hooks.call("on_fit_end")
             return None
         if fn == TrainerFn.PREDICTING:
@@ -98,11 +101,13 @@ def opened(
     except BaseException as error:
         trainer.state.status = TrainerStatus.INTERRUPTED
         status = "interrupted" if isinstance(error, (KeyboardInterrupt, Interrupted, GeneratorExit)) else "failed"
+        s.saves.beside = False
         if not isinstance(error, GeneratorExit):
             tell_exception(s, error)
         raise_as(error)
         raise
     finally:
+        s.saves.close()
         trainer.state.stage = None
         torch.set_grad_enabled(True)
         teardown(s, fn, begun)
@@ -334,14 +339,14 @@ def save_checkpoint(s: Session, path: Path, *, weights_only: bool, **record: Any
 
     def save() -> None:
         s.losses.settle()
+        s.saves.settle()
         # every process has a part in what is collected; one writes, and all learn whether it could
         checkpoint, failed = state.collect(s, weights_only=weights_only), None
         described = state.record_of(s, **record)
-        if s.strategy.is_global_zero:
-            try:
-                file.save(path, checkpoint, described)
-            except Exception as error:  # noqa: BLE001 - told to all processes, and raised again
-                failed = error
+        try:
+            s.saves.save(path, checkpoint if s.strategy.is_global_zero else None, described)
+        except Exception as error:  # noqa: BLE001 - told to all processes, and raised again
+            failed = error
         told = s.strategy.broadcast(None if failed is None else (str(failed), isinstance(failed, CheckpointWriteError)))
         if failed is not None:
             raise failed

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from leyden.core.accelerators.accelerator import Accelerator
 from leyden.core.callback import Callback
 from leyden.core.callbacks.timer import Timer
+from leyden.core.checkpoint.writer import Writer
 from leyden.core.datamodule import LightningDataModule
 from leyden.core.errors import (
     WARNED,
@@ -107,6 +108,11 @@ class Trainer(Readings):
             `NonFiniteError`, ``"skip"`` leaves the batch out (and a step whose gradients are not finite), ``"ignore"``
             trains on.
         max_failed_saves: How many saves in a row may fail, as on a full disk, until that ends the run; 1 for the first.
+        async_save: Whether files are written beside the training, which stops only for the copy of the state.
+        exact: Whether a resumed run goes on to the same bits: True seeds each batch of map-style loaders and warns
+            where more is not possible, ``"refuse"`` raises there, False leaves the seeds out.
+        strict: Whether an error in a logger, progress bar or monitor ends the run, which it otherwise does not; None
+            for what the environment variable ``LEYDEN_STRICT`` says.
         activation_checkpointing: Computes activations again in the backward pass instead of keeping them: True for
             every repeated block, a list of module classes, or a function that tells for a module.
         default_root_dir: Where files go that nobody else places; the working folder if None.
@@ -179,6 +185,9 @@ class Trainer(Readings):
         uneven: Literal["stop", "pad", "join"] = "stop",
         on_nonfinite: Literal["raise", "skip", "rollback", "ignore"] = "raise",
         max_failed_saves: int = 3,
+        async_save: bool = False,
+        exact: bool | Literal["refuse"] = True,
+        strict: bool | None = None,
         activation_checkpointing: Any = False,
         plugins: Any = None,
         default_root_dir: str | os.PathLike[str] | None = None,
@@ -232,6 +241,9 @@ class Trainer(Readings):
             uneven=uneven,
             on_nonfinite=on_nonfinite,
             max_failed_saves=max_failed_saves,
+            async_save=async_save,
+            exact=exact,
+            strict=strict,
             activation_checkpointing=activation_checkpointing,
             use_distributed_sampler=use_distributed_sampler,
         )
@@ -589,7 +601,7 @@ class Trainer(Readings):
         return self._module, ckpt_path
 
     def save_checkpoint(self, filepath: str | os.PathLike[str], weights_only: bool = False) -> None:
-        """Write the state of the run to a file, durably.
+        """Write the state of the run to a file, durably; with ``async_save``, beside a training that is under way.
 
         Args:
             filepath: Where to.
@@ -615,6 +627,11 @@ class Trainer(Readings):
             bar.print(*args, **kwargs)
         else:
             print(*args, **kwargs)  # noqa: T201
+
+    @property
+    def _saves(self) -> Writer:
+        assert self._session is not None
+        return self._session.saves
 
     def _say(self, message: str) -> None:
         if self.is_global_zero:

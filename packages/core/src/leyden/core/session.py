@@ -78,7 +78,7 @@ class Session:
         ended_with: The numbers of batches, once the run has ended and let go of its loaders.
         epoch_start_steps: Optimiser steps when the current epoch began.
         resumed: What a checkpoint said about the open epoch, until that epoch goes on.
-        resume_rng: The random state that a checkpoint taken between two epochs held, until the next epoch begins.
+        resumed_between: The same of a checkpoint that was taken between two epochs, until the next epoch begins.
     """
 
     def __init__(
@@ -125,22 +125,23 @@ class Session:
         self.ended_loaders: tuple[Any, list[tuple[str | None, Any]]] = (None, [])
         self.epoch_start_steps = 0
         self.resumed: dict[str, Any] | None = None
-        self.resume_rng: dict[str, Any] | None = None
+        self.resumed_between: dict[str, Any] | None = None
 
     def source(self, kind: str, given: Any) -> Source:
         """Return where the loaders of ``kind`` come from: the argument, the data module, or the module."""
         return Source(kind, given, (self.datamodule, self.module))
 
     def shared(self, *, measures: bool = False) -> dict[str, Any]:
-        """Return what makes a feed one process's share: nothing with one process.
+        """Return what makes a feed one process's share, and seeds its batches.
 
         Args:
             measures: Whether the feed is for evaluation, which repeats no sample.
         """
         strategy = self.strategy
         uneven: Literal["stop", "pad", "join"] = self.flags.uneven
+        seeding = {"rank": strategy.global_rank} if self.flags.exact else {}
         if strategy.world_size == 1:
-            return {}
+            return seeding
         rank, world, shard = strategy.global_rank, strategy.world_size, None
         if measures:
             # a forward pass of a whole copy needs nobody else, so that a process may run out of batches
@@ -149,7 +150,7 @@ class Session:
             shard = EvaluationShare(rank, world, uneven) if measures else Shard(rank, world, uneven)
         alone = measures and uneven == "join"
         rounds = None if alone else Rounds(maximum_over(strategy.side_group), uneven, measures)
-        return {"shard": shard, "agree": strategy.broadcast, "rounds": rounds}
+        return {"shard": shard, "agree": strategy.broadcast, "rounds": rounds, **seeding}
 
     def make_train_feed(self) -> None:
         """Ask for the training loader, unless it was asked for already."""

@@ -65,7 +65,8 @@ def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
         checkpoint["lr_schedulers"] = [c.scheduler.state_dict() for c in s.schedulers]
         states = s.strategy.gather_objects(collect_rng_state())
         own["rng"] = {str(rank): rng for rank, rng in enumerate(states)}
-        own["data"] = {"order": s.train_feed.order.start if s.train_feed is not None else None}
+        places = s.strategy.gather_objects(_place_in_data(s))
+        own["data"] = places[0] if len(places) == 1 else {**places[0], "ranks": places}
         own["open_window"] = _open_gradients(s)
         own["window_weights"] = [_number(s, s.window_weights.get(id(o))) for o in s.optimizers]
         books = s.strategy.gather_objects(s.book.state_dict(s.training))
@@ -118,6 +119,14 @@ def is_finite(module: torch.nn.Module) -> bool:
     trained = (p for p in module.parameters() if p.requires_grad and p.is_floating_point())
     checks = [torch.isfinite(p.detach()).all() for p in trained]
     return bool(torch.stack([c.cpu() for c in checks]).all()) if checks else True
+
+
+def _place_in_data(s: Session) -> dict[str, Any]:
+    """Return where the pass over the training data began, and the generators that its samplers hold."""
+    if s.train_feed is None:
+        return {"order": None, "generators": []}
+    order = s.train_feed.order
+    return {"order": order.start, "generators": order.generators}
 
 
 def _open_gradients(s: Session) -> dict[str, torch.Tensor]:
@@ -269,10 +278,14 @@ def restore_training(s: Session, checkpoint: dict[str, Any]) -> None:
     if p.cut and not enough(s):
         # more steps are wanted now: the epoch goes on where it was left
         p.epochs_processed, p.cut, s.training.on_epoch = p.epoch, False, False
+    data = own.get("data", {})
+    ranks = data.get("ranks", ())
+    place = ranks[s.strategy.global_rank] if len(ranks) == s.strategy.world_size else data
+    resumed = {"order": place.get("order"), "generators": place.get("generators", []), "rng": rng}
     if p.batch or p.epochs_processed > p.epoch:
-        s.resumed = {"order": own.get("data", {}).get("order"), "rng": rng}
+        s.resumed = resumed
     else:
-        s.resume_rng = rng
+        s.resumed_between = resumed
     _say_what_changed(own.get("env"), s)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from types import TracebackType
@@ -25,14 +26,51 @@ _AT_ONCE = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 _IN_ORDER = (SequentialSampler, list, tuple, range)
 
 
-def generators_of(*owners: Any) -> list[torch.Generator]:
-    """Return the generators of samplers, each once, in a fixed order."""
-    found: list[torch.Generator] = []
+Held = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
+
+
+def generators_of(*owners: Any) -> list[Held]:
+    """Return the generators that samplers hold as attributes, each once, in a fixed order."""
+    found: list[Held] = []
     for owner in owners:
-        generator = getattr(owner, "generator", None)
-        if isinstance(generator, torch.Generator) and not any(g is generator for g in found):
-            found.append(generator)
+        for held in (getattr(owner, "generator", None), *getattr(owner, "__dict__", {}).values()):
+            if isinstance(held, Held) and not any(each is held for each in found):
+                found.append(held)
     return found
+
+
+def state_of(generator: Held) -> Any:
+    """Return the state of a generator as a tensor or plain data."""
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    numpy = isinstance(generator, np.random.Generator)
+    return _plain(generator.bit_generator.state if numpy else generator.get_state(legacy=False))  # type: ignore[union-attr]
+
+
+def set_state(generator: Held, state: Any) -> None:
+    """Set what `state_of` returned."""
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = _with_arrays(state)
+    else:
+        generator.set_state(_with_arrays(state))
+
+
+def _plain(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _plain(value) for key, value in state.items()}
+    return state.tolist() if isinstance(state, (np.ndarray, np.generic)) else state
+
+
+def _with_arrays(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {key: _with_arrays(value) for key, value in state.items()}
+    return np.array(state, dtype=np.uint64) if isinstance(state, list) else state
 
 
 def draws_at_once(sampler: Any) -> bool:
@@ -59,6 +97,17 @@ def seeded(seed: int) -> dict[str, Any]:
     return {"python": state["python"], "numpy": numpy}
 
 
+def apart(start: dict[str, Any]) -> Drawing:
+    """Return a random state of its own for what a pass draws after its first indices: a function of its start."""
+    digest = hashlib.blake2b(digest_size=8)
+    for state in (start["torch"], start["numpy"]["keys"]):
+        digest.update(state.numpy())
+    digest.update(repr((start["python"], start["numpy"]["pos"])).encode())
+    seed = int.from_bytes(digest.digest(), "little")
+    torch_state = torch.Generator().manual_seed(seed % 2**63).get_state()
+    return Drawing({**seeded(seed), "torch": torch_state, "generators": []})
+
+
 class Drawing:
     """A random state of its own for a pass; a block in which it is the process's.
 
@@ -81,12 +130,12 @@ class Drawing:
         True
     """
 
-    def __init__(self, state: dict[str, Any], generators: Sequence[torch.Generator]) -> None:
+    def __init__(self, state: dict[str, Any], generators: Sequence[Held] = ()) -> None:
         self.state, self._generators = state, generators
         # the accelerators' generators are asked only if they are part of the state
         self._all = "cuda" in state
-        for generator, each in zip(generators, state["generators"], strict=True):
-            generator.set_state(each)
+        for generator, each in zip(generators, state["generators"], strict=False):
+            set_state(generator, each)
 
     def __enter__(self) -> None:
         self._outside = collect_rng_state(self._all)
@@ -100,4 +149,4 @@ class Drawing:
 
     def now(self) -> dict[str, Any]:
         """Return the state with that of the generators, to begin another pass from."""
-        return {**self.state, "generators": [generator.get_state() for generator in self._generators]}
+        return {**self.state, "generators": [state_of(generator) for generator in self._generators]}

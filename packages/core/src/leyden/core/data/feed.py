@@ -69,6 +69,8 @@ class Feed:
         agree: Returns what it is given in the first process, on all processes; called once for a pass over shared
             batches in random order. None where processes draw alike without it.
         rounds: What keeps processes together whose loaders may end at different times; None where nothing has to.
+        rank: Number of this process, to seed every batch of a loader that may draw random numbers when it fetches
+            them; None to leave generators alone.
 
     Attributes:
         loader: What is iterated over: the loader, or the `CombinedLoader` of several.
@@ -89,9 +91,10 @@ class Feed:
         shard: Share | None = None,
         agree: Callable[[Any], Any] | None = None,
         rounds: Rounds | None = None,
+        rank: int | None = None,
     ) -> None:
         self.prepare, self.name = prepare, name
-        self._like = partial(Feed, prepare=prepare, name=name, shard=shard, agree=agree, rounds=rounds)
+        self._like = partial(Feed, prepare=prepare, name=name, shard=shard, agree=agree, rounds=rounds, rank=rank)
         self.loader: Iterable[Any] = CombinedLoader(loader, "max_size_cycle") if is_collection(loader) else loader
         self.order: Order | Orders
         if isinstance(self.loader, CombinedLoader):
@@ -100,7 +103,7 @@ class Feed:
                     "`uneven='join'` takes one training loader; got a collection of them. Use 'stop' or 'pad'."
                 )
             self.given = self.loader.iterables
-            self.order = Orders(self.loader, shard, agree)
+            self.order = Orders(self.loader, shard, agree, rank)
             sizes = [part.length for part in self.order.parts]
             limits = [inf if (n := limited(size, limit, flag)) is None else n for size in sizes]
             # a loader without a length may end before all others, whatever they say
@@ -110,7 +113,7 @@ class Feed:
             self.order.limits = limits
         else:
             self.given = loader
-            self.order = Order(loader, shard, agree)
+            self.order = Order(loader, shard, agree, rank)
             self.available = self.order.length
             if rounds is not None and rounds.joins:
                 # rounds are counted, of which the first process has a batch of each

@@ -14,17 +14,28 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset
 
 from leyden.core.data.combined import sized_length
-from leyden.core.data.drawing import Drawing, draws_at_once, draws_nothing, generators_of, seeded
+from leyden.core.data.drawing import (
+    Drawing,
+    Held,
+    apart,
+    draws_at_once,
+    draws_nothing,
+    generators_of,
+    seeded,
+    set_state,
+    state_of,
+)
+from leyden.core.data.seeds import Seeds, draws_when_fetched, seed_generators, sent
 from leyden.core.data.shard import Share, can_be_shared
 from leyden.core.errors import PossibleUserWarning, warn
-from leyden.core.seeding import collect_rng_state
+from leyden.core.seeding import collect_rng_state, restore_rng_state
 
 _OVER = object()
 
@@ -69,6 +80,8 @@ class Order:
         shard: The share of the batches that is this process's; None for all of them. It is nothing to loaders whose
             samples can not be dealt out.
         agree: Returns what it is given in the first process, on all processes; None where each draws for itself.
+        rank: Number of this process, to seed every batch of a map-style `DataLoader` that has a batch size; None to
+            leave generators alone. NumPy's and Python's stay where fetching has left them.
 
     Attributes:
         shard: This process's share of the batches; None for all of them.
@@ -77,7 +90,11 @@ class Order:
     """
 
     def __init__(
-        self, loader: Iterable[Any], shard: Share | None = None, agree: Callable[[Any], Any] | None = None
+        self,
+        loader: Iterable[Any],
+        shard: Share | None = None,
+        agree: Callable[[Any], Any] | None = None,
+        rank: int | None = None,
     ) -> None:
         self.loader, self.agree = loader, agree
         self.start: dict[str, Any] | None = None
@@ -85,9 +102,13 @@ class Order:
         self.drawn: deque[list[int]] | None = None
         self._pass: tuple[dict[str, Any], int] | None = None
         self._following: dict[str, Any] | None = None
+        self._drawing: Drawing | None = None
         self._attribute: str | None = None
         if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
             self._attribute = "batch_sampler" if loader.batch_sampler is not None else "sampler"
+        seeds = self._attribute == "batch_sampler" and draws_when_fetched(loader)  # type: ignore[arg-type]
+        self._rank = rank if seeds else None
+        self._outside: torch.Tensor | None = None
 
     def attach(self) -> None:
         """Observe the loader's sampler. `detach` puts everything back."""
@@ -141,7 +162,17 @@ class Order:
         """Whether processes must agree on where a pass begins."""
         return self.shard is not None and self.agree is not None and not draws_nothing(self.sampler)
 
-    def _generators(self) -> list[torch.Generator]:
+    @property
+    def generators(self) -> list[Any]:
+        """The states of the generators that the samplers hold. Those of a run that is gone on from can be set."""
+        return [state_of(generator) for generator in self._generators()]
+
+    @generators.setter
+    def generators(self, states: list[Any]) -> None:
+        for generator, state in zip(self._generators(), states, strict=False):
+            set_state(generator, state)
+
+    def _generators(self) -> list[Held]:
         inner = self.sampler
         return generators_of(inner, getattr(inner, "sampler", None), getattr(self.loader, "sampler", None), self.loader)
 
@@ -151,41 +182,115 @@ class Order:
         seed = torch.empty((), dtype=torch.int64).random_(generator=getattr(self.loader, "generator", None)).item()
         state = collect_rng_state(False)
         # what is drawn from a pass's state moves no generator on, and the next pass must not have the same order
-        return {**state, **seeded(int(seed)), "generators": [g.get_state() for g in self._generators()]}
+        return {**state, **seeded(int(seed)), "generators": self.generators}
 
     def run(self, inner: Iterable[Any]) -> Iterator[Any]:
         """Iterate over a sampler as `iterate` asked for: from its beginning, recorded, or from a known start."""
         begin, self._pass = self._pass, None
         if begin is None:
-            self.start = {**collect_rng_state(), "generators": [g.get_state() for g in self._generators()]}
-            batches = self.own(inner)
+            self.start = {**collect_rng_state(), "generators": self.generators}
+            batches = self._further(self.own(inner), inner)
         else:
             batches = self._known(inner, *begin)
-        if self.drawn is None:
-            yield from batches
-        else:
-            yield from _noted(batches, self.drawn)
+        if self.drawn is not None:
+            batches = _noted(batches, self.drawn)
+        yield from batches if self._rank is None else self._seeded(batches, 0 if begin is None else begin[1])
+
+    def _seeded(self, batches: Iterator[Any], position: int) -> Iterator[Any]:
+        """Give indices with the seed of their batch; without workers, the generators are seeded for the fetch."""
+        seeds, workers = None, self.loader.num_workers > 0  # type: ignore[attr-defined]
+        for number, indices in enumerate(batches, position):
+            if seeds is None:
+                assert self.start is not None
+                assert self._rank is not None
+                seeds = Seeds(self.start, self._rank)
+            if type(indices) is not list:
+                yield indices
+            elif workers:
+                yield sent(indices, seeds.of(number))
+            else:
+                self._outside = torch.default_generator.get_state()
+                self._remember()
+                seed_generators(seeds.of(number))
+                yield indices
+
+    def _put_back(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Give batches that are fetched in this process, without a trace of their seeds in torch's generator.
+
+        In those of Python and NumPy, which are slower to put back, none is left when the pass ends.
+        """
+        try:
+            while True:
+                try:
+                    batch = next(batches, _OVER)
+                finally:
+                    outside, self._outside = self._outside, None
+                    if outside is not None:
+                        torch.default_generator.set_state(outside)
+                if batch is _OVER:
+                    return
+                yield batch
+        finally:
+            self.forget_seeds()
+
+    def pass_over(self, start: Any, generators: list[Any]) -> None:
+        """Stand where the pass that began at ``start`` was over."""
+        self.start = start if isinstance(start, dict) else None
+        self.generators = generators
+        self.forget_seeds()
+
+    def _remember(self) -> None:
+        if self.start is not None and "beside" not in self.start:
+            state = collect_rng_state(False)
+            self.start = {**self.start, "beside": {name: state[name] for name in ("python", "numpy")}}
+
+    def forget_seeds(self) -> None:
+        """Put Python's and NumPy's generators back to where they stood before batches seeded them, if any did."""
+        beside = self.start.get("beside") if self.start is not None else None
+        if beside is not None:
+            restore_rng_state({**beside, "torch": torch.get_rng_state()})
 
     def _known(self, inner: Iterable[Any], start: dict[str, Any], position: int) -> Iterator[Any]:
-        self.start, agrees = start, self.agrees
+        self.start = start
         drawing = Drawing(start, self._generators())
-        first: list[Any] = []
         with drawing:
+            # with its first indices a sampler draws its order
             batches = self.own(inner)
-            for _ in range(position):
+            first = list(islice(batches, 1))
+        yield from self._further(chain(first, batches), inner, position)
+        self._following = {**(self._drawing or drawing).state, "generators": self.generators}
+
+    def _further(self, batches: Iterator[Any], inner: Iterable[Any], position: int = 0) -> Iterator[Any]:
+        """Give the indices of a pass, from a position on.
+
+        What a sampler draws between two batches it draws from a stream of the pass's own. The process's would give it
+        other numbers whenever something else draws in between, and no resumed run could draw them again.
+        """
+        self._drawing = None
+        if draws_nothing(inner):
+            yield from islice(batches, position, None)
+            return
+        if draws_at_once(inner):
+            # torch's draw once more when they are over, and workers ask for that before the last batch is given
+            batches = islice(batches, position, None)
+            following = next(batches, _OVER)
+            while following is not _OVER:
+                given, following = following, next(batches, _OVER)
+                yield given
+            return
+        first = list(islice(batches, 1))
+        if not position:
+            yield from first
+        assert self.start is not None
+        drawing = self._drawing = apart(self.start)
+        with drawing:
+            for _ in range(position - 1):
                 next(batches, None)
-            if agrees or not position:
-                # with its first indices a sampler draws its order
-                first = list(islice(batches, 1))
-        yield from first
-        if agrees and not draws_at_once(inner):
-            while first:
-                with drawing:
-                    first = list(islice(batches, 1))
-                yield from first
-        else:
-            yield from batches
-        self._following = drawing.now()
+            more = list(islice(batches, 1))
+        while more:
+            yield from more
+            with drawing:
+                more = list(islice(batches, 1))
 
     def own(self, inner: Iterable[Any]) -> Iterator[Any]:
         """Draw from a sampler what is this process's."""
@@ -222,12 +327,17 @@ class Order:
         return self._begun()
 
     def _begun(self) -> Iterator[Any]:
-        if self.shard is not None:
+        if self.shard is not None or self._rank is not None:
             self.attach()
         recorded = self._recorded()
         if recorded is not None:
             recorded.waiting = [order for order in recorded.waiting if order is not self] + [self]
+        if self._attribute is not None and getattr(self.loader, "_iterator", None) is not None:
+            # workers that stay take no new seed; a resumed run has new ones, which do
+            torch.empty((), dtype=torch.int64).random_(generator=self.loader.generator)  # type: ignore[attr-defined]
         batches = iter(self.loader)
+        if self._rank is not None and self.loader.num_workers == 0:  # type: ignore[attr-defined]
+            batches = self._put_back(batches)
         return batches if recorded is None or self.shard is None else self._shared(batches, recorded)
 
     def _shared(self, batches: Iterator[Any], recorded: _Recorded) -> Iterator[Any]:

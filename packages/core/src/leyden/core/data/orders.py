@@ -16,6 +16,9 @@ class _Part(Order):
 
     at: int | None = None
 
+    def forget_seeds(self) -> None:
+        """Do nothing: other loaders have seeded the generators in between."""
+
 
 class Orders:
     """The order of several loaders over one epoch, to be used like the `Order` of one.
@@ -24,6 +27,7 @@ class Orders:
         loader: The loaders.
         shard: The share of each loader's batches that is this process's; None for all of them.
         agree: Returns what it is given in the first process, on all processes; None where each draws for itself.
+        rank: Number of this process, to seed every batch; None to leave generators alone.
 
     Attributes:
         limits: Batches to take of each where they come one after the other; None for all.
@@ -31,11 +35,15 @@ class Orders:
     """
 
     def __init__(
-        self, loader: CombinedLoader, shard: Share | None = None, agree: Callable[[Any], Any] | None = None
+        self,
+        loader: CombinedLoader,
+        shard: Share | None = None,
+        agree: Callable[[Any], Any] | None = None,
+        rank: int | None = None,
     ) -> None:
         self.loader, self.agree = loader, agree
         self.limits: Sequence[int | float] | None = None
-        self.parts = [_Part(leaf, shard, agree) for leaf in loader.flattened]
+        self.parts = [_Part(leaf, shard, agree, rank) for leaf in loader.flattened]
         self._given = 0
         self._agreed: dict[int, Any] = {}
 
@@ -43,6 +51,23 @@ class Orders:
     def start(self) -> list[dict[str, Any] | None]:
         """For each loader, where its current pass began and the recorded start; None before it began."""
         return [None if part.at is None else {"at": part.at, "start": part.start} for part in self.parts]
+
+    @property
+    def generators(self) -> list[list[Any]]:
+        """For each loader, the states of the generators that its samplers hold."""
+        return [part.generators for part in self.parts]
+
+    @generators.setter
+    def generators(self, states: list[list[Any]]) -> None:
+        for part, each in zip(self.parts, states, strict=False):
+            part.generators = each
+
+    def pass_over(self, start: Any, generators: list[Any]) -> None:
+        """Stand where all passes were over."""
+        self.generators = generators
+
+    def forget_seeds(self) -> None:
+        """Do nothing: the seeds of several loaders can not be told apart."""
 
     def attach(self) -> None:
         """Observe the samplers of all loaders. `detach` puts everything back."""

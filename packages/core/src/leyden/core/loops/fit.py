@@ -6,6 +6,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from leyden.core.data.ahead import has_workers
 from leyden.core.data.feed import Feed
 from leyden.core.data.handed import DataLoaderIter
 from leyden.core.data.rounds import REST
@@ -34,17 +35,25 @@ def fit(s: Session) -> None:
         s.hooks.compile()
         if resumed is None:
             s.reload_train_feed()
-            if s.resume_rng is not None:
-                restore_rng_state(s.resume_rng)
-                s.resume_rng = None
+            if s.resumed_between is not None:
+                go_on_between(s, s.resumed_between)
+                s.resumed_between = None
             begin_epoch(s)
         if s.progress.epochs_processed == s.progress.epoch and not (resumed is None and over(s)):
             s.hooks.timed("run_training_epoch", run_batches)(s, resumed)
-        elif resumed is not None and resumed["rng"] is not None:
-            restore_rng_state(resumed["rng"])
+        elif resumed is not None:
+            go_on_between(s, resumed)
         end_epoch(s)
     s.book.end()
     s.hooks.call("on_train_end")
+
+
+def go_on_between(s: Session, resumed: dict[str, Any]) -> None:
+    """Take over the random state of a checkpoint that was taken between two passes over the data."""
+    if resumed["rng"] is not None:
+        restore_rng_state(resumed["rng"])
+    if s.train_feed is not None:
+        s.train_feed.order.generators = resumed["generators"]
 
 
 def say_if_finished(s: Session) -> None:
@@ -103,6 +112,7 @@ def run_batches(s: Session, resumed: dict[str, Any] | None) -> None:
     batches = feed.batches(p.batch, (resumed or {}).get("order"))
     batches = hooks.timed_batches("[_TrainingEpochLoop].train_dataloader_next", batches, feed)
     if resumed is not None and not reopen(s, feed, resumed):
+        feed.order.pass_over(resumed["order"], resumed["generators"])
         return
     if takes_iterator(s.module.training_step):
         run_handed(s, DataLoaderIter(feed, batches, p.batch, partial(setattr, book, "batch")))
@@ -156,6 +166,9 @@ def reopen(s: Session, feed: Feed, resumed: dict[str, Any]) -> bool:
     p = s.progress
     if resumed.get("rng") is not None:
         restore_rng_state(resumed["rng"])
+    if has_workers(feed.loader):
+        # without workers, the batches that are left seed them again
+        feed.order.forget_seeds()
     if p.batch_completed < p.batch:
         complete_batch(s, p.batch % s.flags.accumulate_grad_batches == 0 or p.is_last_batch)
     return not p.is_last_batch and not over(s)

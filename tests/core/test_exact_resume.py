@@ -146,6 +146,25 @@ def owns_legacy(workers):
     return DataLoader(Augmented(), 4, sampler=Owns(np.random.RandomState(3)), num_workers=workers)
 
 
+class Told(Sampler):
+    """Its order depends on the epoch that it was told."""
+
+    epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        return iter(np.random.default_rng(self.epoch).permutation(24).tolist())
+
+    def __len__(self):
+        return 24
+
+
+def told(workers):
+    return DataLoader(Augmented(), 4, sampler=Told(), num_workers=workers)
+
+
 def several(workers):
     return {"a": plain(workers), "b": DataLoader(Augmented(), 3, shuffle=True, num_workers=workers)}
 
@@ -161,7 +180,7 @@ def _wide(workers):
 
 LOADERS = [
     plain, in_order, persistent, persistent_in_order, seeded, replaced, lazy_torch, buckets,
-    owns_python, owns_numpy, owns_philox, owns_legacy, _wide,
+    told, owns_python, owns_numpy, owns_philox, owns_legacy, _wide,
 ]  # fmt: skip
 MOMENTS = [
     ("on_train_batch_end", 8),

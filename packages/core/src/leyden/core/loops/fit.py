@@ -109,6 +109,8 @@ def run_batches(s: Session, resumed: dict[str, Any] | None) -> None:
     """Run the batches of an epoch, or those that a checkpoint left: the way of a batch, top to bottom."""
     p, flags, table, hooks, book, feed = s.progress, s.flags, s.hooks.table, s.hooks, s.book, s.train_feed
     assert feed is not None
+    if resumed is not None:
+        feed.set_epoch(p.epoch)
     batches = feed.batches(p.batch, (resumed or {}).get("order"))
     batches = hooks.timed_batches("[_TrainingEpochLoop].train_dataloader_next", batches, feed)
     if resumed is not None and not reopen(s, feed, resumed):

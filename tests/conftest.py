@@ -7,6 +7,8 @@ import threading
 import pytest
 import torch
 
+# an error in a logger or a progress bar of a test is an error, also in the processes that tests start
+os.environ.setdefault("LEYDEN_STRICT", "1")
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 
 
@@ -29,6 +31,12 @@ def _leaves_nothing_behind():
     assert os.getcwd() == folder, "the working folder was changed"
     if torch.distributed.is_available():
         assert not torch.distributed.is_initialized(), "a process group was left behind"
+
+
+@pytest.fixture
+def _lenient(monkeypatch):
+    """Errors of loggers, progress bars and monitors do not end a run, as outside of tests."""
+    monkeypatch.delenv("LEYDEN_STRICT")
 
 
 @pytest.fixture

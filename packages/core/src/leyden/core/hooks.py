@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from leyden.core.callback import Callback
 from leyden.core.module import LightningModule
+from leyden.core.observers import Observers
 
 STAGES = ("train", "validation", "test", "predict")
 HOOKS: tuple[str, ...] = (
@@ -101,7 +102,8 @@ class FeedLike(Protocol):
 
 def action_of(function: Call, hook: str, module: LightningModule) -> str:
     """Return the name under which a profiler knows a hook: whose it is, the module's if nobody's, and its name."""
-    owner = getattr(function, "__self__", module)
+    bound = inspect.unwrap(function, stop=lambda f: hasattr(f, "__self__"))
+    owner = getattr(bound, "__self__", module)
     if isinstance(owner, Callback):
         return f"[Callback]{owner.state_key}.{hook}"
     kind = "LightningModule" if isinstance(owner, LightningModule) else "LightningDataModule"
@@ -119,6 +121,7 @@ class HookTable:
         module: The module.
         callbacks: The callbacks in calling order.
         scope: Where the running hook is announced.
+        observers: What lets callbacks that only watch fail.
         profiler: What measures the hooks, or None.
     """
 
@@ -128,9 +131,10 @@ class HookTable:
         module: LightningModule,
         callbacks: Sequence[Callback],
         scope: LogScope,
+        observers: Observers,
         profiler: ProfilerLike | None = None,
     ) -> None:
-        self._trainer, self._module, self._scope = trainer, module, scope
+        self._trainer, self._module, self._scope, self._observers = trainer, module, scope, observers
         self.profiler = profiler
         self.callbacks = callbacks
         self.table: dict[str, tuple[Call, ...]] = {}
@@ -156,7 +160,7 @@ class HookTable:
 
     def _bound(self, callback: Callback, hook: str) -> Call:
         call = partial(getattr(callback, hook), self._trainer, self._module)
-        return self.timed(f"[Callback]{callback.state_key}.{hook}", call)
+        return self.timed(f"[Callback]{callback.state_key}.{hook}", self._observers.callback(callback, hook, call))
 
     def timed(self, action: str, function: Call) -> Call:
         """Return ``function`` measured under a name; the function itself where there is no profiler."""

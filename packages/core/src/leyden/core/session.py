@@ -28,6 +28,7 @@ from leyden.core.logbook.book import LogBook
 from leyden.core.logbook.results import Results
 from leyden.core.losses import LossWatch
 from leyden.core.module import LightningModule
+from leyden.core.observers import Observers
 from leyden.core.optimizers import LRSchedulerConfig
 from leyden.core.progress import Progress
 from leyden.core.signals import StopFlag
@@ -58,6 +59,7 @@ class Session:
         has_gradients: Whether the open accumulation window holds gradients.
         window_weights: Sum of the weights in the open accumulation window, by the id of the optimiser.
         finish: What ends an accumulation window early, where one optimiser steps automatically.
+        observers: What lets loggers and callbacks that only watch fail.
         saves: What writes checkpoints, beside the run or before it goes on.
         compiled: What `torch.compile` made of the training step, and of optimisers' steps by their id.
         step_optimizers: The optimisers as user code steps them, once it asked for them.
@@ -95,10 +97,11 @@ class Session:
         self.flags = trainer.flags
         self.strategy = trainer.strategy
         self.device = self.strategy.root_device
-        self.book = LogBook(module, loggers, self.strategy.group, self.strategy.world_size)
+        self.observers = Observers(strict=bool(self.flags.strict))
+        self.book = LogBook(module, loggers, self.strategy.group, self.strategy.world_size, self.observers)
         self.log = self.book.log
         self.training = Results(training=True)
-        self.hooks = HookTable(trainer, module, self.callbacks, self.book, trainer._profiler)
+        self.hooks = HookTable(trainer, module, self.callbacks, self.book, self.observers, trainer._profiler)
         self.stop = StopFlag()
         self.saves = Writer(self.strategy.broadcast, alone=self.strategy.world_size == 1)
         self.losses = LossWatch(self.flags.on_nonfinite, self.strategy, progress)

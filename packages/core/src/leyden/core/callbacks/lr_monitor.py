@@ -114,8 +114,11 @@ class LearningRateMonitor(Callback):
         if row:
             values = {name: torch.tensor(value, device=pl_module.device) for name, value in row.items()}
             trainer.callback_metrics.update(values)
+            session = trainer._session
+            assert session is not None
             for logger in trainer.loggers:
-                logger.log_metrics(row, step=trainer._progress.windows)
+                # each on its own: one that fails costs neither the others' rows nor this callback
+                session.observers.logger(logger, "log_metrics", logger.log_metrics)(row, step=trainer._progress.windows)
 
     def _follow(self, base: str, names: list[str]) -> None:
         """Give the history of an optimiser's only group to the first one, once others were added."""

@@ -357,8 +357,10 @@ class ModelCheckpoint(Callback):
         trainer._saves.told(partial(self._tell_loggers, trainer))
 
     def _tell_loggers(self, trainer: Trainer) -> None:
+        session = trainer._session
+        assert session is not None
         for logger in trainer.loggers:
-            logger.after_save_checkpoint(self)
+            session.observers.logger(logger, "after_save_checkpoint", logger.after_save_checkpoint)(self)
 
     def _remove(self, trainer: Trainer, path: str, newer: Path) -> None:
         """Delete a file that another one replaced; what another run left is not this run's to delete."""

@@ -89,7 +89,8 @@ def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
     scope = s.book.enter("on_save_checkpoint")
     if not weights_only:
         for callback in s.callbacks:
-            callback.on_save_checkpoint(s.trainer, module, checkpoint)
+            tell = s.observers.callback(callback, "on_save_checkpoint", callback.on_save_checkpoint)
+            tell(s.trainer, module, checkpoint)
     module.on_save_checkpoint(checkpoint)
     s.book.leave(scope)
     checkpoint["leyden"] = own  # last: hooks see what the reference shows them
@@ -150,7 +151,12 @@ def _number(s: Session, weight: Any) -> float | None:
 
 
 def _logger_states(s: Session) -> list[dict[str, Any]]:
-    return [{"type": type(lg).__qualname__, **lg.state_dict()} if hasattr(lg, "state_dict") else {} for lg in s.loggers]
+    states: list[dict[str, Any]] = []
+    for logger in s.loggers:
+        own = s.observers.logger(logger, "state_dict", logger.state_dict)() if hasattr(logger, "state_dict") else None
+        # without a state, a run that goes on begins another version of the log
+        states.append({} if own is None else {"type": type(logger).__qualname__, **own})
+    return states
 
 
 def _callback_states(s: Session) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from leyden.core.logbook.slot import (
     check_value,
     reduction,
 )
+from leyden.core.observers import Observers
 
 Values = dict[str, Tensor]
 
@@ -52,6 +53,7 @@ class LogBook:
         loggers: Where rows go.
         group: The processes that values are reduced over; None for all.
         world_size: How many they are.
+        observers: What lets loggers fail; None where their errors are to be raised.
 
     Attributes:
         world_size: How many processes values are reduced over.
@@ -64,6 +66,7 @@ class LogBook:
         loggers: Sequence[LoggerLike] = (),
         group: Any = None,
         world_size: int = 1,
+        observers: Observers | None = None,
     ) -> None:
         self._module, self._loggers = module, loggers
         self.world_size = world_size
@@ -78,7 +81,8 @@ class LogBook:
         self._monitored: Values = {}
         self._logged: Values = {}
         self._shown: Values = {}
-        self._writers = [writer(logger) for logger in loggers]
+        observers = observers or Observers(strict=True)
+        self._writers = [writer(logger, observers) for logger in loggers]
 
     # -- which hook and which stage ------------------------------------------------------------------------------------
 

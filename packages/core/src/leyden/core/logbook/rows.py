@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from leyden.core.interfaces import LoggerLike
+from leyden.core.observers import Observers
 
 Write = Callable[[list[str], Tensor, int], None]
 
 
-def writer(logger: LoggerLike) -> Write:
+def writer(logger: LoggerLike, observers: Observers) -> Write:
     """Return what takes a row to a logger: its ``log_rows``, or ``log_metrics`` where only that was overridden."""
     both = {"log_rows", "log_metrics"}
     kinds: list[Mapping[str, object]] = [vars(kind) for kind in type(logger).__mro__]
@@ -22,10 +23,14 @@ def writer(logger: LoggerLike) -> Write:
     replaced = "log_metrics" in getattr(logger, "__dict__", {})  # a mock, mostly
     if "log_rows" in nearest and not replaced and isinstance(nearest.get("log_metrics", writer), FunctionType):
         rows: Write = logger.log_rows  # type: ignore[attr-defined]
-        return rows
-    return lambda names, stacked, step: logger.log_metrics(
-        metrics=dict(zip(names, stacked.tolist(), strict=True)), step=step
-    )
+        return observers.logger(logger, "log_rows", rows)
+
+    def log(metrics: dict[str, float], step: int) -> None:
+        logger.log_metrics(metrics=metrics, step=step)
+
+    # the wait for the device stays outside: what fails there is no failure of the logger
+    harmless = observers.logger(logger, "log_metrics", log)
+    return lambda names, stacked, step: harmless(dict(zip(names, stacked.tolist(), strict=True)), step)
 
 
 def write_row(writers: Sequence[Write], values: Mapping[str, Tensor], step: int, epoch: int | None) -> None:

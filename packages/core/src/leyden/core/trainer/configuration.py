@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from leyden.core.errors import MisconfigurationRuntimeError
+from leyden.core.loggers.file_logger import FileLogger
 from leyden.core.session import Session
 
 
 def log_configuration(s: Session) -> None:
-    """Give the loggers the hyper-parameters of module and data module.
+    """Open the loggers, and give them the hyper-parameters of module and data module.
 
     Raises:
         MisconfigurationRuntimeError: Both have one of a name, with different values.
@@ -23,11 +24,14 @@ def log_configuration(s: Session) -> None:
     if len(given) == 2:
         refuse_other_values(*given)
     params = {name: value for owner in given for name, value in owner.items() if name != "_class_path"}
+    guarded = s.observers.logger
     for logger in s.loggers:
+        if not isinstance(logger, FileLogger):  # these open with their first row, for which some need no client
+            _ = getattr(logger, "experiment", None)  # unguarded: a logger that can not begin is to be known of now
         if params:
-            logger.log_hyperparams(params)
-        logger.log_graph(s.module)
-        logger.save()
+            guarded(logger, "log_hyperparams", logger.log_hyperparams)(params)
+        guarded(logger, "log_graph", logger.log_graph)(s.module)
+        guarded(logger, "save", logger.save)()
 
 
 def refuse_other_values(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:

@@ -193,7 +193,8 @@ def setup(s: Session, fn: TrainerFn) -> None:
         scoped("setup", s.datamodule.setup)(stage=stage)
     for callback in s.callbacks:
         if overrides(callback, "setup", Callback):
-            scoped("setup", callback.setup)(s.trainer, s.module, stage=stage)
+            own = s.observers.callback(callback, "setup", callback.setup)
+            scoped("setup", own)(s.trainer, s.module, stage=stage)
     scoped("setup", s.module.setup)(stage=stage)
     if replaces(s.module, "configure_model", LightningModule):
         with s.strategy.model_sharded_context():
@@ -307,7 +308,7 @@ def stream_predictions(
 def tell_exception(s: Session, error: BaseException) -> None:
     """Tell everybody that the run is ending by an exception."""
     for callback in s.callbacks:
-        callback.on_exception(s.trainer, s.module, error)
+        s.observers.callback(callback, "on_exception", callback.on_exception)(s.trainer, s.module, error)
     if s.datamodule is not None:
         s.datamodule.on_exception(error)
 
@@ -320,7 +321,8 @@ def teardown(s: Session, fn: TrainerFn, begun: bool) -> None:
     calls: list[Callable[[], None]] = []
     if s.datamodule is not None:
         calls.append(partial(s.datamodule.teardown, stage=stage))
-    calls += [partial(c.teardown, s.trainer, s.module, stage=stage) for c in s.callbacks]
+    own = [s.observers.callback(c, "teardown", c.teardown) for c in s.callbacks]
+    calls += [partial(call, s.trainer, s.module, stage=stage) for call in own]
     calls.append(partial(s.module.teardown, stage=stage))
     scope = s.book.enter("teardown")
     for call in calls:
@@ -331,7 +333,8 @@ def teardown(s: Session, fn: TrainerFn, begun: bool) -> None:
 def finalize_loggers(s: Session, status: Any) -> None:
     """Close the loggers with the outcome of the run."""
     for logger in s.loggers:
-        logger.finalize(status)
+        s.observers.logger(logger, "finalize", logger.finalize)(status)
+    s.observers.close()
 
 
 def save_checkpoint(s: Session, path: Path, *, weights_only: bool, **record: Any) -> None:

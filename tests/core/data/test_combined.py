@@ -151,6 +151,7 @@ COLLECTIONS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.LY-D008")
 @pytest.mark.parametrize("kind", COLLECTIONS)
 def test_training_goes_on_exactly_from_every_position(kind):
     torch.manual_seed(3)

@@ -160,6 +160,7 @@ class _Sized(list):
         super().__init__(range(size))
 
 
+@pytest.mark.filterwarnings("ignore:.LY-D008")
 def test_a_run_goes_on_in_the_middle():
     assert batches(together(streams(3, 5), position=2)) == [[2]] * 2
     assert batches(together(streams(2, 5), "pad", position=3)) == [[0, 1], [3, 4]]

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from leyden.core.callback import Callback
 from leyden.core.checkpoint.writer import Writer
-from leyden.core.data.advice import advise
+from leyden.core.data.advice import advise, refuse_replays
 from leyden.core.data.ahead import DeviceCopies, streams_of
 from leyden.core.data.combined import CombinedLoader
 from leyden.core.data.evaluation_share import EvaluationShare
@@ -79,6 +79,7 @@ class Session:
         ended_loaders: The loaders, without their iterators, once the run has ended.
         ended_with: The numbers of batches, once the run has ended and let go of its loaders.
         epoch_start_steps: Optimiser steps when the current epoch began.
+        pass_begun: Whether the pass over the data of the current epoch has begun.
         resumed: What a checkpoint said about the open epoch, until that epoch goes on.
         resumed_between: The same of a checkpoint that was taken between two epochs, until the next epoch begins.
     """
@@ -127,6 +128,7 @@ class Session:
         self.ended_with: tuple[float | int, list[float | int]] | None = None
         self.ended_loaders: tuple[Any, list[tuple[str | None, Any]]] = (None, [])
         self.epoch_start_steps = 0
+        self.pass_begun = False
         self.resumed: dict[str, Any] | None = None
         self.resumed_between: dict[str, Any] | None = None
 
@@ -169,6 +171,8 @@ class Session:
                 loader = unshuffled(loader)
             advise(loader, "train")
             self.train_feed = Feed(loader, limit, "limit_train_batches", self.preparation(0), **self.shared())
+            if self.flags.exact == "refuse":
+                refuse_replays(self.train_feed)
             self.loaded_at = self.progress.epoch
 
     def reload_train_feed(self) -> None:

@@ -125,9 +125,10 @@ def is_finite(module: torch.nn.Module) -> bool:
 def _place_in_data(s: Session) -> dict[str, Any]:
     """Return where the pass over the training data began, and the generators that its samplers hold."""
     if s.train_feed is None:
-        return {"order": None, "generators": []}
+        return {"order": None, "generators": [], "begun": False}
     order = s.train_feed.order
-    return {"order": order.start, "generators": order.generators}
+    begun = s.pass_begun and s.progress.epochs_processed == s.progress.epoch
+    return {"order": order.place(s.progress.batch), "generators": order.generators, "begun": begun}
 
 
 def _open_gradients(s: Session) -> dict[str, torch.Tensor]:
@@ -288,7 +289,7 @@ def restore_training(s: Session, checkpoint: dict[str, Any]) -> None:
     ranks = data.get("ranks", ())
     place = ranks[s.strategy.global_rank] if len(ranks) == s.strategy.world_size else data
     resumed = {"order": place.get("order"), "generators": place.get("generators", []), "rng": rng}
-    if p.batch or p.epochs_processed > p.epoch:
+    if p.batch or place.get("begun") or p.epochs_processed > p.epoch:
         s.resumed = resumed
     else:
         s.resumed_between = resumed

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, RandomSampler
 
+from leyden.core.data.feed import Feed
 from leyden.core.data.shard import distributed_sampler
 from leyden.core.data.source import leaves
-from leyden.core.errors import PossibleUserWarning, warn
+from leyden.core.errors import MisconfigurationException, PossibleUserWarning, warn
 
 
 def advise(loaders: Any, kind: str) -> None:
@@ -21,6 +22,21 @@ def advise(loaders: Any, kind: str) -> None:
     """
     for loader in leaves(loaders):
         _advise(loader, kind)
+
+
+def refuse_replays(feed: Feed) -> None:
+    """Refuse loaders with which a resumed run can not go on exactly.
+
+    Raises:
+        MisconfigurationException: There is one.
+    """
+    for order in feed.orders:
+        if order.replays:
+            raise MisconfigurationException(
+                f"`Trainer(exact='refuse')` can not go on exactly from the middle of a {type(order.loader).__qualname__}"
+                " without `state_dict` and `load_state_dict`: give it both (torchdata's StatefulDataLoader has them),"
+                " use a map-style data set, or set `exact=True` to load again what it gave before."
+            )
 
 
 def _advise(loader: Any, kind: str) -> None:

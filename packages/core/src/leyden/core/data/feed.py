@@ -124,12 +124,19 @@ class Feed:
         joined = rounds is not None and rounds.joins
         self.rounds = rounds if joined or any(may_be_uneven(leaf) for leaf in self._leaves) else None
         self.copies = prepare if isinstance(prepare, DeviceCopies) and has_workers(self.loader) else None
+        if isinstance(self.order, Order):
+            self.order.looks_ahead = self.copies is not None or self.rounds is not None or not self.sized
         self.is_last = False
 
     @property
     def sized(self) -> bool:
         """Whether the loader itself knows how many batches it has."""
         return self.available is not None
+
+    @property
+    def orders(self) -> list[Order]:
+        """The order of each loader."""
+        return [self.order] if isinstance(self.order, Order) else list(self.order.parts)
 
     @property
     def _leaves(self) -> list[Any]:

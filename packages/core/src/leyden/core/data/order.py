@@ -12,8 +12,10 @@ generators move with it.
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from itertools import chain, islice
 from typing import Any
 
@@ -35,9 +37,11 @@ from leyden.core.data.drawing import (
 from leyden.core.data.seeds import Seeds, draws_when_fetched, seed_generators, sent
 from leyden.core.data.shard import Share, can_be_shared
 from leyden.core.errors import PossibleUserWarning, warn
-from leyden.core.seeding import collect_rng_state, restore_rng_state
+from leyden.core.seeding import collect_rng_state, isolate_rng, restore_rng_state
 
 _OVER = object()
+# a feed asks for the next batch to know whether one is the last, and a copy to a device begins one earlier
+_KEPT = 4
 
 
 class _Recorded(BatchSampler):
@@ -72,8 +76,8 @@ class _Recorded(BatchSampler):
 class Order:
     """The order of one loader over one epoch.
 
-    A map-style `torch.utils.data.DataLoader` is observed at its sampler; any other iterable is replayed by going
-    through it.
+    A map-style `torch.utils.data.DataLoader` is observed at its sampler. Any other iterable goes on from its own
+    ``state_dict`` if it has one, and is gone through again if it has none.
 
     Args:
         loader: What is iterated over.
@@ -87,7 +91,10 @@ class Order:
         shard: This process's share of the batches; None for all of them.
         start: Where the current pass began; None if that is not known.
         drawn: Where the indices of each batch are noted while the sampler draws them; None for nowhere.
+        looks_ahead: Whether batches are asked for before those in front of them are consumed.
     """
+
+    looks_ahead = True
 
     def __init__(
         self,
@@ -100,6 +107,7 @@ class Order:
         self.start: dict[str, Any] | None = None
         self.shard = shard if can_be_shared(loader) else None
         self.drawn: deque[list[int]] | None = None
+        self._states: dict[int, Any] = {}
         self._pass: tuple[dict[str, Any], int] | None = None
         self._following: dict[str, Any] | None = None
         self._drawing: Drawing | None = None
@@ -237,7 +245,13 @@ class Order:
         """Stand where the pass that began at ``start`` was over."""
         self.start = start if isinstance(start, dict) else None
         self.generators = generators
-        self.forget_seeds()
+        if self.start is not None and "loader" in self.start and self._has_state:
+            # the next pass is another one than the first, and that of the file was over
+            self.loader.load_state_dict(copy.deepcopy(self.start["loader"]))  # type: ignore[attr-defined]
+            with isolate_rng():
+                more = next(iter(self.loader), _OVER) is not _OVER
+            if more and not isinstance(self.loader, DataLoader):
+                self.loader.load_state_dict(copy.deepcopy(self.start["loader"]))  # type: ignore[attr-defined]
 
     def _remember(self) -> None:
         if self.start is not None and "beside" not in self.start:
@@ -303,22 +317,80 @@ class Order:
             position: How many batches were consumed already.
             start: What `start` held when they were; None if the order was not recorded.
         """
-        if position and start is not None and self._attribute is not None:
-            return self.go_on(position, start)
-        batches = self.begin() if self.agree is None or not self.agrees else self.go_on(0, self.agree(self.own_start()))
-        for _ in range(position):
-            next(batches, None)
-        return batches
+        if start is None and not position and self.agree is not None and self.agrees:
+            return self.go_on(0, self.agree(self.own_start()))
+        return self.go_on(position, start) if position or start is not None else self.begin()
 
     def go_on(self, position: int, start: dict[str, Any] | None) -> Iterator[Any]:
         """Begin the pass that began at ``start``, at a position; at its beginning if the start is not known."""
         if start is not None and self._attribute is not None:
             self._pass = (start, position)
             return self._begun()
+        if self._attribute is None and (position or start is not None):
+            return self._gone_on(position, start or {})
         batches = self.begin()
         for _ in range(position):
             next(batches, None)
         return batches
+
+    def _gone_on(self, position: int, start: dict[str, Any]) -> Iterator[Any]:
+        """Begin a pass of an iterable at a position: from its own state, or by going through it again."""
+        self.start = start or None
+        if position and "loader" in start and self._has_state:
+            self.loader.load_state_dict(copy.deepcopy(start["loader"]))  # type: ignore[attr-defined]
+            return self._watched(iter(self.loader), position)
+        if position and self.replays:
+            warn(
+                "LY-D008",
+                f"The run goes on with batch {position} of a {type(self.loader).__qualname__} without `state_dict` and"
+                f" `load_state_dict`, so that the {position} batches before it are loaded once more, which takes as"
+                " long as it did, and the data are the same only if it gives them in the same order again. torchdata's"
+                " StatefulDataLoader goes on at once.",
+                PossibleUserWarning,
+                stacklevel=2,
+            )
+        batches: Iterator[Any]
+        with Drawing(start) if "torch" in start else nullcontext():
+            batches = iter(self.loader)
+            for _ in range(position):
+                next(batches, None)
+        return self._watched(batches, position)
+
+    @property
+    def replays(self) -> bool:
+        """Whether a pass can be gone on with only by loading again what it gave before."""
+        return self._attribute is None and not self._has_state and not isinstance(self.loader, (list, tuple, range))
+
+    @property
+    def _has_state(self) -> bool:
+        if self._attribute is not None:
+            return False
+        return all(callable(getattr(self.loader, name, None)) for name in ("state_dict", "load_state_dict"))
+
+    def _watched(self, batches: Iterator[Any], position: int) -> Iterator[Any]:
+        """Give batches, and keep the loader's states behind those that may not be consumed yet."""
+        self._states.clear()
+        if not (self.looks_ahead and self._has_state):
+            return batches
+        return self._kept(batches, position)
+
+    def _kept(self, batches: Iterator[Any], position: int) -> Iterator[Any]:
+        for given, batch in enumerate(batches, position + 1):
+            self._states[given] = copy.deepcopy(self.loader.state_dict())  # type: ignore[attr-defined]
+            self._states.pop(given - _KEPT, None)
+            yield batch
+
+    def place(self, position: int) -> dict[str, Any] | None:
+        """Return what `iterate` needs to go on at a position, which is that of the batches consumed.
+
+        Args:
+            position: The position; 0 between two passes.
+        """
+        if self.start is None or not self._has_state:
+            return self.start
+        if not self.looks_ahead or not position:
+            return {**self.start, "loader": copy.deepcopy(self.loader.state_dict())}  # type: ignore[attr-defined]
+        return {**self.start, "loader": self._states[position]} if position in self._states else self.start
 
     def begin(self) -> Iterator[Any]:
         """Begin a further pass; processes that agreed on one before need not do so again."""
@@ -329,10 +401,13 @@ class Order:
     def _begun(self) -> Iterator[Any]:
         if self.shard is not None or self._rank is not None:
             self.attach()
+        if self._attribute is None:
+            self.start = {**collect_rng_state(), "generators": []}
+            return self._watched(iter(self.loader), 0)
         recorded = self._recorded()
         if recorded is not None:
             recorded.waiting = [order for order in recorded.waiting if order is not self] + [self]
-        if self._attribute is not None and getattr(self.loader, "_iterator", None) is not None:
+        if getattr(self.loader, "_iterator", None) is not None and self.loader.persistent_workers:  # type: ignore[attr-defined]
             # workers that stay take no new seed; a resumed run has new ones, which do
             torch.empty((), dtype=torch.int64).random_(generator=self.loader.generator)  # type: ignore[attr-defined]
         batches = iter(self.loader)

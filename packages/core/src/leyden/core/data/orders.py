@@ -47,6 +47,12 @@ class Orders:
         self._given = 0
         self._agreed: dict[int, Any] = {}
 
+    def place(self, position: int) -> list[dict[str, Any] | None]:
+        """Return what `iterate` needs to go on at a position, which is that of the items consumed."""
+        return [
+            None if part.at is None else {"at": part.at, "start": part.place(position - part.at)} for part in self.parts
+        ]
+
     @property
     def start(self) -> list[dict[str, Any] | None]:
         """For each loader, where its current pass began and the recorded start; None before it began."""
@@ -88,7 +94,7 @@ class Orders:
         """
         for part in self.parts:
             part.at = None
-        if position and self._fits(start, position):
+        if self._fits(start, position):
             self._given = position
             return self._counted(self._go_on(position, start))
         self._given = 0

@@ -90,7 +90,7 @@ class _FabricDataLoader:
         """Return which pass runs or comes next, and where it stands."""
         if self._loaded is not None:
             return dict(self._loaded)
-        start = self._feed.order.start if self._position else None
+        start = self._feed.order.place(self._position) if self._position else None
         return {"pass": self._current, "position": self._position, "start": start}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

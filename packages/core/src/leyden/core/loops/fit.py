@@ -50,10 +50,10 @@ def fit(s: Session) -> None:
 
 def go_on_between(s: Session, resumed: dict[str, Any]) -> None:
     """Take over the random state of a checkpoint that was taken between two passes over the data."""
+    if s.train_feed is not None:
+        s.train_feed.order.pass_over(resumed["order"], resumed["generators"])
     if resumed["rng"] is not None:
         restore_rng_state(resumed["rng"])
-    if s.train_feed is not None:
-        s.train_feed.order.generators = resumed["generators"]
 
 
 def say_if_finished(s: Session) -> None:
@@ -97,7 +97,7 @@ def begin_epoch(s: Session) -> None:
     """Begin an epoch: counters, samplers, hooks."""
     p = s.progress
     p.epochs_started = p.epoch + 1
-    p.cut = p.is_last_batch = False
+    p.cut = p.is_last_batch = s.pass_begun = False
     s.epoch_start_steps = p.global_step
     s.training.on_epoch = False
     if s.train_feed is not None:
@@ -112,9 +112,11 @@ def run_batches(s: Session, resumed: dict[str, Any] | None) -> None:
     if resumed is not None:
         feed.set_epoch(p.epoch)
     batches = feed.batches(p.batch, (resumed or {}).get("order"))
+    s.pass_begun = True
     batches = hooks.timed_batches("[_TrainingEpochLoop].train_dataloader_next", batches, feed)
     if resumed is not None and not reopen(s, feed, resumed):
         feed.order.pass_over(resumed["order"], resumed["generators"])
+        feed.order.forget_seeds()
         return
     if takes_iterator(s.module.training_step):
         run_handed(s, DataLoaderIter(feed, batches, p.batch, partial(setattr, book, "batch")))

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from leyden.core.checkpoint import file
+from leyden.core.checkpoint import file, sharded
 from leyden.core.errors import (
     CheckpointError,
     MisconfigurationException,
@@ -33,11 +33,11 @@ class MissingStateError(MisconfigurationException, KeyError):
 
 
 def save(strategy: Strategy, path: str | os.PathLike[str], state: Mapping[str, Any], filter: Filter | None) -> None:
-    """Write a checkpoint; every process calls this, and the first one writes.
+    """Write a checkpoint; every process calls this, and the first one writes, or all with sharded states.
 
     Args:
         strategy: What knows the processes.
-        path: The file.
+        path: The file, or the folder of sharded states.
         state: What to save: modules, optimisers, everything with ``state_dict``, and plain data.
         filter: For keys of ``state``, a function of an entry's key and value that tells whether it is saved.
 
@@ -46,12 +46,10 @@ def save(strategy: Strategy, path: str | os.PathLike[str], state: Mapping[str, A
     """
     _check_filter(state, filter)
     target = local_path(path)
-    if getattr(strategy, "state_dict_type", "full") == "sharded":
-        raise NotYetSupported(
-            "`FSDPStrategy(state_dict_type='sharded')` is not saved by `fabric.save` in this version: use"
-            " `state_dict_type='full'`, which any number of processes loads."
-        )
     states = {key: _kept(_state_of(strategy, value), key, filter or {}) for key, value in state.items()}
+    if strategy.state_dict_type == "sharded":
+        sharded.save(strategy, target, states, {"kind": "fabric"})
+        return
     problem: CheckpointError | None = None
     if strategy.is_global_zero:
         try:
@@ -70,11 +68,11 @@ def load(
     strict: bool,
     trust: bool,
 ) -> dict[str, Any]:
-    """Read a checkpoint into the objects of a state; every process calls this, and each reads the file.
+    """Read a checkpoint into the objects of a state; every process calls this, and each reads what it needs.
 
     Args:
         strategy: What knows the processes.
-        path: The file.
+        path: The file, or the folder of sharded states.
         state: What to load into: objects with ``load_state_dict`` take their state over, other values are replaced;
             None for nothing.
         strict: Whether modules take exactly their keys, and the file must have every key of ``state``.
@@ -86,8 +84,9 @@ def load(
     Raises:
         MissingStateError: The file lacks a key of ``state``. Nothing was loaded.
     """
-    found = file.load(local_path(path), "cpu", trust=trust)
     wanted = {} if state is None else state
+    later = [key for key, target in wanted.items() if _reads_shards(strategy, target)]
+    found = sharded.load(local_path(path), "cpu", strategy=strategy, later=later, trust=trust)
     missing = [key for key in wanted if key not in found]
     if missing and strict:
         raise MissingStateError(
@@ -143,10 +142,15 @@ def _outer(obj: Any) -> Any:
 def _state_of(strategy: Strategy, value: Any) -> Any:
     owner, value = strategy_of(strategy, value), _outer(value)
     if isinstance(value, _FabricModule):
-        return owner.model_state_dict()
+        return owner.saved_model_state()
     if isinstance(value, (_FabricOptimizer, Optimizer)):
-        return owner.optimizer_state_dict(unwrapped(value))
+        return owner.saved_optimizer_state(unwrapped(value))
     return value.state_dict() if _takes_state(value) else value
+
+
+def _reads_shards(strategy: Strategy, target: Any) -> bool:
+    kinds = (_FabricModule, _FabricOptimizer, Optimizer)
+    return isinstance(_outer(target), kinds) and strategy_of(strategy, target).reads_shards
 
 
 def _takes_state(value: Any) -> bool:

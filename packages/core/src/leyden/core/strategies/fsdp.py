@@ -58,7 +58,8 @@ class FSDPStrategy(ParallelStrategy):
         sharding_strategy: ``"FULL_SHARD"``; ``"SHARD_GRAD_OP"`` keeps parameters gathered between forward and
             backward; ``"HYBRID_SHARD"`` shards within a machine, and copies from machine to machine; ``"NO_SHARD"``
             copies only.
-        state_dict_type: ``"full"`` for checkpoints of one file, which any number of processes loads, or ``"sharded"``.
+        state_dict_type: ``"full"`` for checkpoints of one file, or ``"sharded"`` for folders into which each process
+            writes its own part. Any number of processes loads both.
         device_mesh: How many copies of how many shards, or a `DeviceMesh`, with ``"HYBRID_SHARD"``.
         num_nodes: How many machines take part.
         **kwargs: ``reshard_after_forward`` and ``shard_placement_fn`` of `fully_shard`.
@@ -78,6 +79,7 @@ class FSDPStrategy(ParallelStrategy):
 
     strategy_name = "fsdp"
     sharded = True
+    reads_shards = True
 
     def __init__(
         self,
@@ -262,7 +264,7 @@ class FSDPStrategy(ParallelStrategy):
         return states.whole_model(self.module, self.is_global_zero)
 
     def load_model_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> None:
-        """Load a whole module's state, which every process has read."""
+        """Load a whole module's state, which every process has read, or which stands in shards."""
         assert self.module is not None
         states.load_whole_model(self.module, state_dict, strict)
 
@@ -271,8 +273,17 @@ class FSDPStrategy(ParallelStrategy):
         return states.whole_optimizer(optimizer, self.is_global_zero)
 
     def load_optimizer_state_dict(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
-        """Load an optimiser's whole state, which every process has read."""
+        """Load an optimiser's whole state, which every process has read, or which stands in shards."""
         states.load_whole_optimizer(optimizer, state_dict)
+
+    def saved_model_state(self) -> dict[str, Any]:
+        """Return the state for a checkpoint: in shards on every process, with ``state_dict_type="sharded"``."""
+        assert self.module is not None
+        return states.model_in_shards(self.module) if self.state_dict_type == "sharded" else self.model_state_dict()
+
+    def saved_optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return an optimiser's state for a checkpoint: in shards, with ``state_dict_type="sharded"``."""
+        return optimizer.state_dict() if self.state_dict_type == "sharded" else self.optimizer_state_dict(optimizer)
 
     def save_sharded(self, path: str | Path, optimizers: Sequence[Optimizer] = ()) -> None:
         """Write a folder of `torch.distributed.checkpoint` with the module and its optimisers, in shards."""

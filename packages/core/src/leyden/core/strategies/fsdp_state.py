@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from leyden.core.strategies import shards
 
 
 def whole_model(module: nn.Module, keep: bool) -> dict[str, Any]:
@@ -21,26 +21,36 @@ def whole_model(module: nn.Module, keep: bool) -> dict[str, Any]:
         module: The module. Every process calls this.
         keep: Whether this process wants it; another gets an empty dict, and holds one parameter at a time.
     """
+    found = _once(module, lambda value: _whole(value, keep))
+    return found if keep else {}
+
+
+def model_in_shards(module: nn.Module) -> dict[str, Any]:
+    """Return a sharded module's state with this process's shards, under the names of an unsharded one."""
+    return _once(module, lambda value: value.detach() if isinstance(value, Tensor) else value)
+
+
+def _once(module: nn.Module, change: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return a module's state, each value changed; one that has two names is the same object under both."""
     reshard(module)
     tied = {name: id(p) for name, p in module.named_parameters(remove_duplicate=False)}
     found: dict[str, Any] = {}
     first: dict[int, Any] = {}
     for name, value in module.state_dict().items():
         key = tied.get(name, id(value))
-        whole = first[key] if key in first else _whole(value, keep)
+        found[name] = first[key] if key in first else change(value)
         if name in tied:
-            first[key] = whole
-        if keep:
-            found[name] = whole
+            first[key] = found[name]
     return found
 
 
 def load_whole_model(module: nn.Module, state: Mapping[str, Any], strict: bool) -> Any:
-    """Load into a sharded module the state of an unsharded one, which every process has."""
+    """Load into a sharded module the state of an unsharded one, which every process has, or can read in shards."""
     reshard(module)
     own = module.state_dict()
-    shards = {name: _like(value, own.get(name)) for name, value in state.items()}
-    return module.load_state_dict(shards, strict=strict)
+    read = shards.fetch(dict(state), lambda place: own.get(place[0]))
+    parts = {name: _like(value, own.get(name)) for name, value in read.items()}
+    return module.load_state_dict(parts, strict=strict)
 
 
 def whole_optimizer(optimizer: Optimizer, keep: bool) -> dict[str, Any]:
@@ -55,11 +65,12 @@ def whole_optimizer(optimizer: Optimizer, keep: bool) -> dict[str, Any]:
 
 
 def load_whole_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Load into an optimiser of sharded parameters the state of one with unsharded ones."""
+    """Load into an optimiser of sharded parameters the state of one with unsharded ones, or in shards on a disk."""
     parameters = dict(enumerate(p for group in optimizer.param_groups for p in group["params"]))
+    read = shards.fetch(state["state"], lambda place: parameters.get(place[0]))
     held = {
         number: {name: _part(name, value, parameters.get(number)) for name, value in values.items()}
-        for number, values in state["state"].items()
+        for number, values in read.items()
     }
     optimizer.load_state_dict({**state, "state": held})
 
@@ -75,25 +86,22 @@ def save_sharded(folder: str | Path, module: nn.Module, optimizers: Sequence[Opt
     from torch.distributed.checkpoint.state_dict_saver import save
 
     reshard(module)
-    with _alone_or_not():
+    with shards.quiet():
         save(_named(module, optimizers), checkpoint_id=str(folder))
 
 
 def load_sharded(folder: str | Path, module: nn.Module, optimizers: Sequence[Optimizer] = ()) -> None:
     """Read what `save_sharded` wrote, whatever the number of processes then and now."""
-    from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
-    from torch.distributed.checkpoint.state_dict_loader import load
 
     reshard(module)
     state = _named(module, optimizers)
     # a parameter that never had a gradient has no state in the folder, and gets none
-    paths = (FileSystemReader(folder).read_metadata().planner_data or {}).values()
+    paths = (shards.read_metadata(Path(folder)).planner_data or {}).values()
     stored = {path[2] for path in paths if path[:2] == ("optimizer", "state")}
     held = state["optimizer"]["state"]
     state["optimizer"]["state"] = {name: values for name, values in held.items() if name in stored}
-    with _alone_or_not():
-        load(state, checkpoint_id=str(folder))
+    shards.read(Path(folder), state)
     set_state_dict(
         module,
         list(optimizers),
@@ -110,14 +118,6 @@ def reshard(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, FSDPModule):
             part.reshard()
-
-
-@contextmanager
-def _alone_or_not() -> Generator[None, None, None]:
-    """Keep quiet about a process without others, which is what was meant."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled, unavailable or uninitialized")
-        yield
 
 
 def _named(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Any]:

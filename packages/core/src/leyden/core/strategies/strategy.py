@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +37,14 @@ class Strategy:
         launcher: What starts the other processes, or None where they exist already or none are needed.
         sharded: Whether every process must run every forward pass, because parameters are spread over them.
         rests: Whether a process may take part in a step without a batch, by `resting_loss`.
+        state_dict_type: ``"full"`` if a checkpoint is one file, ``"sharded"`` if processes write a folder together.
+        reads_shards: Whether states that are loaded may hold tensors that still stand on a disk (`shards.Stored`).
     """
 
     strategy_name = ""
+    state_dict_type: Literal["full", "sharded"] = "full"
     sharded = False
+    reads_shards = False
     rests = False
     launcher: Any = None
 
@@ -268,6 +272,14 @@ class Strategy:
     def load_optimizer_state_dict(self, optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
         """Load an optimiser's whole state."""
         optimizer.load_state_dict(state_dict)
+
+    def saved_model_state(self) -> dict[str, Any]:
+        """Return the module's state as it goes into a checkpoint. Every process calls it."""
+        return self.model_state_dict()
+
+    def saved_optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return an optimiser's state as it goes into a checkpoint. Every process calls it."""
+        return self.optimizer_state_dict(optimizer)
 
     # -- making tensors ------------------------------------------------------------------------------------------------
 

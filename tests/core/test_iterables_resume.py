@@ -11,7 +11,6 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 import leyden.core as L
 from leyden.core.errors import LeydenWarning, MisconfigurationException
 
-
 # torchdata calls what torch has deprecated since
 pytestmark = pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the harness shares: processes that are killed, and what must stand afterwards."""
 
+import contextlib
+import contextlib
 import json
 import os
 import random
@@ -125,7 +127,8 @@ class Chain:
         return word[1] == "0"
 
     def kill(self):
-        os.kill(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it was through before
+            os.kill(self.pid, signal.SIGKILL)
 
     def began(self, step):
         assert step == self.newest, f"gone on from step {step}, but step {self.newest} was saved: {self.log()}"
@@ -135,17 +138,23 @@ class Chain:
 
     def look(self, killed):
         """Every file under a final name is whole, none that stood is lost, and nothing is left elsewhere."""
-        steps = [0]
+        steps, finished = [0], False
         for path in sorted(self.checkpoints.glob("*.ckpt")):
             file.verify(path)
             state = file.load(path)
             assert torch.isfinite(state["state_dict"]["square.weight"]).all()
             steps.append(state["global_step"])
-            assert file.read_record(path)["step"] == state["global_step"]
+            record = file.read_record(path)
+            assert record["step"] == state["global_step"]
+            finished = finished or record["finished"]
         assert max(steps) >= self.newest, f"step {self.newest} was saved and is lost: {self.log()}"
         self.newest = max(steps)
-        self.kills += killed
         self.in_saves += killed and any(self.checkpoints.glob(".*.tmp"))
+        if killed and finished:
+            # it was killed on its way out; a run that is finished is not gone on with
+            shutil.rmtree(self.checkpoints)
+            self.newest = 0
+        self.kills += killed
         if self.scratch != self.folder:
             left = [p.name for p in self.scratch.iterdir() if not p.name.startswith("torchinductor")]  # torch's cache
             assert left == []

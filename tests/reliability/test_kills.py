@@ -18,38 +18,39 @@ SAVERS = ("both", "top", "last", "link", "best")
 PLACES = ("same", "other") if os.path.isdir("/dev/shm") else ("same",)
 
 
-def kill_often(chain, chance, whole, undisturbed, kills, *, width, saver, beside, place):
-    """Kill trainings until there were so many, each chain of them gone on with to its end."""
-    names, seconds = undisturbed(width, saver, beside)
+def kill_often(trials, chance, seconds, kills):
+    """Kill trainings until there were so many, each chain of them gone on with to its end; returns what happened."""
     killed = in_saves = fresh = 0
-    while killed < kills:
-        trial = chain(place, width=width, saver=saver, beside=beside)
+    for trial in trials:
         through = False
-
-        def wait(step, trial=trial):
-            early = wait.early
-            if (step is None) is early:
-                time.sleep(wait.pause)
-                trial.kill()
-
         while not through:
             # a few end before the first step, the others at any instant of a third of all steps
-            wait.early = chance.random() < 0.15
-            wait.pause = chance.random() * (0.5 if wait.early else seconds / 3)
-            done = killed + trial.kills >= kills
-            try:
-                through = trial.step(None if done else wait)
-            except ProcessLookupError:
-                pytest.fail("it ended before it was killed, and was waited for")
-        assert trial.end() == whole(width), f"after {trial.kills} kills"
-        assert trial.names() == names, f"after {trial.kills} kills"
+            early, share = chance.random() < 0.15, chance.random()
+
+            def wait(step, trial=trial, early=early, share=share):
+                if early == (step is None):
+                    time.sleep(share * (0.5 if early else seconds / 3))
+                    trial.kill()
+
+            through = trial.step(wait if killed + trial.kills < kills else None)
         killed, in_saves, fresh = killed + trial.kills, in_saves + trial.in_saves, fresh + trial.fresh
+        yield trial
+        if killed >= kills:
+            break
     print(f"{killed} kills, {in_saves} while a file was written, {fresh} fresh starts")
 
 
-@pytest.mark.parametrize(("saver", "beside", "place"), [("both", False, PLACES[-1]), ("top", True, "same")])
+def check_kills(chain, chance, whole, undisturbed, kills, **job):
+    width, place = job["width"], job.pop("place")
+    names, seconds = undisturbed(**job)
+    for trial in kill_often((chain(place, **job) for _ in itertools.count()), chance, seconds, kills):
+        assert trial.end() == whole(width), trial.log()
+        assert set(names) <= set(trial.names()), trial.log()
+
+
+@pytest.mark.parametrize(("saver", "beside", "place"), [("both", False, PLACES[-1]), ("best", True, "same")])
 def test_kills_at_random_instants(chain, chance, whole, undisturbed, saver, beside, place):
-    kill_often(chain, chance, whole, undisturbed, 3, width=SMALL, saver=saver, beside=beside, place=place)
+    check_kills(chain, chance, whole, undisturbed, 5, width=SMALL, saver=saver, beside=beside, place=place)
 
 
 @pytest.mark.slow
@@ -57,4 +58,19 @@ def test_kills_at_random_instants(chain, chance, whole, undisturbed, saver, besi
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("saver", SAVERS)
 def test_a_hundred_kills_of_a_large_model(chain, chance, whole, undisturbed, saver, place, beside):
-    kill_often(chain, chance, whole, undisturbed, 6, width=LARGE, saver=saver, beside=beside, place=place)
+    check_kills(chain, chance, whole, undisturbed, 6, width=LARGE, saver=saver, beside=beside, place=place)
+
+
+@pytest.mark.parametrize("saver", [s if s == "both" else pytest.param(s, marks=pytest.mark.slow) for s in SAVERS])
+def test_kills_between_any_two_changes_of_the_folder(chain, whole, undisturbed, saver):
+    """The n-th training is killed just before it opens, renames, links or deletes a file there for the n-th time."""
+    names, _ = undisturbed(SMALL, saver, False)
+    for number in itertools.count():
+        trial = chain(width=SMALL, saver=saver, beside=False)
+        if trial.step(at=number) or number > 40:
+            break
+        while not trial.step():
+            pass
+        assert trial.end() == whole(SMALL), (number, trial.log())
+        assert set(names) <= set(trial.names()), (number, trial.log())
+    assert number > 20

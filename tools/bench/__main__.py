@@ -13,6 +13,7 @@ import compiled
 import fabric
 import imports
 import parallel
+import saves
 import steps
 import updates
 
@@ -23,6 +24,7 @@ BENCHES = {
     "compile": lambda rounds: compiled.run(rounds or 5),
     "fabric": lambda rounds: fabric.run(rounds or 9),
     "ddp": lambda rounds: parallel.run(rounds or 7),
+    "save": lambda rounds: saves.run(rounds or 3),
     "metric": lambda rounds: updates.run(rounds or 201),
 }
 

@@ -2,7 +2,6 @@
 """What the harness shares: processes that are killed, and what must stand afterwards."""
 
 import contextlib
-import contextlib
 import json
 import os
 import random

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training to be killed. Run as a program it forks one for every job that it reads, so that torch is imported once."""
+"""A training to be killed. As a program it forks one for every job that it reads, so that torch is imported once."""
 
 import contextlib
 import hashlib

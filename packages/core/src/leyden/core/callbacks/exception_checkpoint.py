@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from leyden.core.callback import Callback
+from leyden.core.checkpoint import manifest
 from leyden.core.errors import MisconfigurationValueError
 from leyden.core.states import TrainerFn
 
@@ -60,5 +61,5 @@ class OnExceptionCheckpoint(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove the file of an earlier failure, if the training ended well."""
         if stage == TrainerFn.FITTING and self._trains and trainer.state.finished:
-            Path(self.ckpt_path).unlink(missing_ok=True)
+            manifest.delete(Path(self.ckpt_path))
         self._trains = False

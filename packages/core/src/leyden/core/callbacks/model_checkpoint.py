@@ -19,7 +19,7 @@ from leyden.core.callback import Callback
 from leyden.core.callbacks.naming import folder_of_run, format_name
 from leyden.core.callbacks.retention import Retention
 from leyden.core.callbacks.triggers import Triggers, ends_with_training, validation_follows
-from leyden.core.checkpoint import file
+from leyden.core.checkpoint import file, manifest
 from leyden.core.checkpoint.store import SUFFIX, is_of, link
 from leyden.core.errors import CheckpointError, CheckpointWriteError, Interrupted, MisconfigurationException, warn
 from leyden.core.states import TrainerFn
@@ -145,7 +145,7 @@ class ModelCheckpoint(Callback):
         self.dirpath = str(folder)
         if trainer.is_global_zero:
             file.check_writable(folder)
-            file.sweep(folder)
+            manifest.sweep(folder)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
@@ -201,12 +201,12 @@ class ModelCheckpoint(Callback):
             return
         linked = last.exists() and last != newest and last.samefile(newest)
         if not self.save_last and last != newest and last.exists() and is_of(last, trainer._run_id):
-            last.unlink()  # an earlier interruption left it; the run went on from it and is past it
+            manifest.delete(last)  # an earlier interruption left it; the run went on from it and is past it
             linked = False
         if self._failed:
             return  # what was trained since has no file: a run that goes on from this one does it again
         try:
-            file.restamp(newest, finished=True)
+            manifest.restamp(newest, finished=True)
         except CheckpointWriteError as error:
             warn("LY-C013", f'{error} `ckpt_path="auto"` will take the run for one that was not finished.')
         if linked:
@@ -370,7 +370,7 @@ class ModelCheckpoint(Callback):
         resumed = trainer.ckpt_path
         borrowed = resumed is not None and Path(resumed).absolute() == old and not is_of(old, trainer._run_id)
         if old != newer and not borrowed and self.dirpath is not None and Path(self.dirpath) in old.parents:
-            trainer._saves.then(partial(old.unlink, missing_ok=True))
+            trainer._saves.then(partial(manifest.delete, old))
 
     def to_yaml(self, filepath: str | os.PathLike[str] | None = None) -> None:
         """Write the scores of the kept files, by their paths.

@@ -75,13 +75,14 @@ def sweep(folder: Path) -> list[Path]:
     swept = []
     for left in folder.glob(f".*.{socket.gethostname()}.*.tmp"):
         pid = left.name.split(".")[-2]
-        if pid.isdigit() and int(pid) != os.getpid() and not _alive(int(pid)):
+        if pid.isdigit() and int(pid) != os.getpid() and not alive(int(pid)):
             left.unlink(missing_ok=True)
             swept.append(left)
     return swept
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Tell whether a process of this machine is there."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

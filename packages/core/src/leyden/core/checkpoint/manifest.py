@@ -211,7 +211,7 @@ def sweep(folder: Path) -> None:
         recover(aside.with_name(aside.name[1 : -len(_ASIDE)]))
     for left in folder.glob(f".*.{socket.gethostname()}.*.tmp"):
         pid = left.name.split(".")[-2]
-        if left.is_dir() and pid.isdigit() and int(pid) != os.getpid() and not file._alive(int(pid)):
+        if left.is_dir() and pid.isdigit() and int(pid) != os.getpid() and not file.alive(int(pid)):
             drop(left)
     file.sweep(folder)
 

@@ -7,13 +7,12 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from leyden.core.checkpoint import file
+from leyden.core.checkpoint import file, sharded
 from leyden.core.checkpoint.hparams_file import load_hparams_file
 from leyden.core.errors import CheckpointError, MisconfigurationValueError, warn
 from leyden.core.hparams import AttributeDict
@@ -103,10 +102,11 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], *, strict: bo
 
 def read(path: PathLike | IO[bytes], map_location: Any = None, *, trust: bool = False) -> dict[str, Any]:
     """Read a checkpoint by its path or from an open file; what was on a device that is not there comes to the CPU."""
-    source: Any = Path(path) if isinstance(path, (str, os.PathLike)) else path
     if map_location is None and not torch.cuda.is_available():
         map_location = "cpu"
-    return file.load(source, map_location, trust=trust)
+    if isinstance(path, (str, os.PathLike)):
+        return sharded.load(path, map_location, trust=trust)
+    return file.load(path, map_location, trust=trust)
 
 
 def use_hparams_file(checkpoint: dict[str, Any], path: PathLike) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from leyden.core.checkpoint.store import model_digest
+from leyden.core.checkpoint.store import model_digest, model_name
 from leyden.core.errors import CheckpointError, MisconfigurationException, warn
 from leyden.core.hparams import HyperparametersMixin
 from leyden.core.plain import plain_hyper_parameters
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from leyden.core.session import Session
 
 FORMAT = 1
+# what a strategy with shards reads when it has the module and the optimisers that take them
+IN_SHARDS = ("state_dict", "optimizer_states")
 # readers of the reference's files look at this key to migrate old ones; ours follow this version's layout
 REFERENCE_VERSION = "2.6.0"
 
@@ -48,7 +50,7 @@ def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
         "epoch": p.epoch,
         "global_step": p.global_step,
         "pytorch-lightning_version": REFERENCE_VERSION,
-        "state_dict": s.strategy.model_state_dict(),
+        "state_dict": s.strategy.saved_model_state(),
         "loops": loops,
     }
     own: dict[str, Any] = {
@@ -61,7 +63,7 @@ def collect(s: Session, *, weights_only: bool = False) -> dict[str, Any]:
         if precision_state := precision.state_dict():
             checkpoint[type(precision).__qualname__] = precision_state
         checkpoint["callbacks"] = _callback_states(s)
-        checkpoint["optimizer_states"] = [s.strategy.optimizer_state_dict(o) for o in s.optimizers]
+        checkpoint["optimizer_states"] = [s.strategy.saved_optimizer_state(o) for o in s.optimizers]
         checkpoint["lr_schedulers"] = [c.scheduler.state_dict() for c in s.schedulers]
         states = s.strategy.gather_objects(collect_rng_state())
         own["rng"] = {str(rank): rng for rank, rng in enumerate(states)}
@@ -109,7 +111,7 @@ def record_of(s: Session, *, score: dict[str, float] | None = None, finished: bo
         "score": score or {},
         "finite": is_finite(s.module),
         "finished": finished,
-        "module": type(s.module).__qualname__,
+        "module": model_name(s.module),
         "model": model_digest(s.module),
         "loggers": _logger_states(s),
     }

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from leyden.core.checkpoint import file
+from leyden.core.checkpoint import file, manifest
 from leyden.core.errors import CheckpointError, DamagedCheckpointError
 
 SUFFIX = ".ckpt"
@@ -36,18 +36,24 @@ def scan(folder: Path) -> tuple[list[Entry], list[DamagedCheckpointError]]:
     entries: list[Entry] = []
     damaged: list[DamagedCheckpointError] = []
     seen: set[tuple[int, int]] = set()
-    for path in sorted(folder.glob(f"*{SUFFIX}")) if folder.is_dir() else []:
+    for path in manifest.listed(folder, SUFFIX) if folder.is_dir() else []:
         try:
-            status = path.stat()
+            status = manifest.standing(path).stat()
             if (status.st_dev, status.st_ino) in seen and status.st_ino:
                 continue
             seen.add((status.st_dev, status.st_ino))
-            entries.append(Entry(path, file.read_record(path)))
+            entries.append(Entry(path, manifest.read_record(path)))
         except DamagedCheckpointError as error:
             damaged.append(error)
         except (CheckpointError, OSError):
             continue
     return entries, damaged
+
+
+def model_name(module: nn.Module) -> str:
+    """Return the name of a module's class; `fully_shard` gives it one of its own, which derives from both."""
+    kinds = type(module).__mro__
+    return next(k for k in kinds if all(base.__name__ != "FSDPModule" for base in k.__mro__)).__qualname__
 
 
 def model_digest(module: nn.Module) -> str:
@@ -59,7 +65,7 @@ def model_digest(module: nn.Module) -> str:
 def is_of(path: Path, run: str) -> bool:
     """Tell whether the run with this id wrote a file."""
     try:
-        return file.read_record(path).get("run") == run
+        return manifest.read_record(path).get("run") == run
     except CheckpointError:
         return False
 
@@ -72,7 +78,7 @@ def find_auto(folders: Iterable[Path], module: nn.Module, say: Callable[[str], N
         module: The model that wants to go on.
         say: Told in one line each what was chosen and what was passed over.
     """
-    name, digest = type(module).__qualname__, model_digest(module)
+    name, digest = model_name(module), model_digest(module)
     runs: dict[str, list[Entry]] = {}
     for folder in dict.fromkeys(folders):
         entries, damaged = scan(folder)
@@ -95,7 +101,7 @@ def find_auto(folders: Iterable[Path], module: nn.Module, say: Callable[[str], N
                 say(f"passed over: {entry.path} holds weights that are not finite.")
                 continue
             try:
-                file.verify(entry.path)
+                manifest.verify(entry.path)
             except CheckpointError as error:
                 say(f"passed over: {error}")
                 continue
@@ -111,6 +117,8 @@ def link(target: Path, name: Path) -> None:
         os.link(target, temporary)
     except OSError:
         temporary.symlink_to(os.path.relpath(target, name.parent))
+    if name.is_dir() and not name.is_symlink():
+        manifest.delete(name)  # a name of a folder does not take a folder's place, and the newer one stands
     temporary.replace(name)
     # renaming one name of a file onto another name of the same file is a no-op that leaves both
     temporary.unlink(missing_ok=True)

@@ -33,8 +33,9 @@ def refuse_replays(feed: Feed) -> None:
     for order in feed.orders:
         if order.replays:
             raise MisconfigurationException(
-                f"`Trainer(exact='refuse')` can not go on exactly from the middle of a {type(order.loader).__qualname__}"
-                " without `state_dict` and `load_state_dict`: give it both (torchdata's StatefulDataLoader has them),"
+                "`Trainer(exact='refuse')` can not go on exactly from the middle of a"
+                f" {type(order.loader).__qualname__} without `state_dict` and"
+                " `load_state_dict`: give it both (torchdata's StatefulDataLoader has them),"
                 " use a map-style data set, or set `exact=True` to load again what it gave before."
             )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from leyden.core.callbacks.exception_checkpoint import OnExceptionCheckpoint
 from leyden.core.callbacks.model_checkpoint import ModelCheckpoint
+from leyden.core.checkpoint import manifest
 from leyden.core.checkpoint.store import Entry, find_auto
 from leyden.core.errors import CheckpointNotFoundError, MisconfigurationException, MisconfigurationValueError, warn
 from leyden.core.session import Session
@@ -39,7 +40,7 @@ def resolve(s: Session, given: str | os.PathLike[str] | None) -> Path | None:
     if given == "hpc":
         return _hpc(s)
     path = Path(given)
-    if not path.exists():
+    if not manifest.standing(path).exists():
         raise CheckpointNotFoundError(
             f"Checkpoint file not found: {path}. Use ckpt_path='auto' to go on from the newest valid one."
         )
@@ -118,7 +119,7 @@ def _last(s: Session) -> Path | None:
         if isinstance(callback, ModelCheckpoint):
             name = f"{callback.CHECKPOINT_NAME_LAST}*{callback.FILE_EXTENSION}"
             found |= {*callback.folder(s.trainer).glob(name), Path(callback.last_model_path)}
-    standing = [path for path in found if path.is_file()]
+    standing = [path for path in found if manifest.stands(path)]
     if not standing:
         warn(
             "LY-C003",
@@ -126,7 +127,7 @@ def _last(s: Session) -> Path | None:
             " checkpoint will be loaded.",
         )
         return None
-    return max(standing, key=lambda path: path.stat().st_mtime)
+    return max(standing, key=lambda path: manifest.standing(path).stat().st_mtime)
 
 
 def _hpc(s: Session) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from leyden.core.callback import Callback
-from leyden.core.checkpoint import file, state
+from leyden.core.checkpoint import sharded, state
 from leyden.core.data.feed import Feed
 from leyden.core.data.hooks import DataHooks
 from leyden.core.errors import (
@@ -90,7 +90,8 @@ def opened(
             profiler.watch(s.module)
             profiler.setup(stage=str(fn), local_rank=strategy.local_rank, log_dir=trainer.log_dir)
         setup(s, fn)
-        checkpoint = file.load(path, "cpu", trust=trust) if path is not None else None
+        later = state.IN_SHARDS if strategy.reads_shards else ()
+        checkpoint = sharded.load(path, "cpu", strategy=strategy, later=later, trust=trust) if path else None
         trainer._ckpt_path = str(path) if path is not None else None
         place(s, checkpoint)
         s.module.zero_grad()
@@ -346,6 +347,9 @@ def save_checkpoint(s: Session, path: Path, *, weights_only: bool, **record: Any
         # every process has a part in what is collected; one writes, and all learn whether it could
         checkpoint, failed = state.collect(s, weights_only=weights_only), None
         described = state.record_of(s, **record)
+        if s.strategy.state_dict_type == "sharded":
+            sharded.save(s.strategy, path, checkpoint, described)
+            return
         try:
             s.saves.save(path, checkpoint if s.strategy.is_global_zero else None, described)
         except Exception as error:  # noqa: BLE001 - told to all processes, and raised again

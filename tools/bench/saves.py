@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import time
 import warnings
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,19 +29,16 @@ def run(rounds: int) -> str:
     Returns:
         The report.
     """
-    import lightning.pytorch as pl
-    from lightning.pytorch.plugins.io import AsyncCheckpointIO
-
-    import leyden.core as L
-
+    ours, theirs = import_module("leyden.core"), import_module("lightning.pytorch")
+    beside = import_module("lightning.pytorch.plugins.io").AsyncCheckpointIO
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     ways: dict[str, Any] = {
-        "Leyden": lambda folder: _train(L, folder),
-        "Leyden, `async_save`": lambda folder: _train(L, folder, async_save=True),
-        "Lightning": lambda folder: _train(pl, folder),
-        "Lightning, `AsyncCheckpointIO`": lambda folder: _train(pl, folder, plugins=[AsyncCheckpointIO()]),
+        "Leyden": lambda folder: _train(ours, folder),
+        "Leyden, `async_save`": lambda folder: _train(ours, folder, async_save=True),
+        "Lightning": lambda folder: _train(theirs, folder),
+        "Lightning, `AsyncCheckpointIO`": lambda folder: _train(theirs, folder, plugins=[beside()]),
     }
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     copies = []

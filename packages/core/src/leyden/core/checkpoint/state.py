@@ -117,10 +117,18 @@ def record_of(s: Session, *, score: dict[str, float] | None = None, finished: bo
     }
 
 
+def _all_finite(tensor: torch.Tensor) -> torch.Tensor:
+    if type(tensor) is torch.Tensor and tensor.numel() and tensor.dtype in (torch.float32, torch.float64):
+        # the extremes tell it in a tenth of the time, and are NaN where one number is
+        low, high = torch.aminmax(tensor)
+        return torch.isfinite(low) & torch.isfinite(high)
+    return torch.isfinite(tensor).all()
+
+
 def is_finite(module: torch.nn.Module) -> bool:
     """Tell whether every parameter that trains is finite. One wait for the device, at a save only."""
     trained = (p for p in module.parameters() if p.requires_grad and p.is_floating_point())
-    checks = [torch.isfinite(p.detach()).all() for p in trained]
+    checks = [_all_finite(p.detach()) for p in trained]
     return bool(torch.stack([c.cpu() for c in checks]).all()) if checks else True
 
 

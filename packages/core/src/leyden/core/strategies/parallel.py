@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import io
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -305,7 +307,13 @@ def _leave(store: Any, rank: int, world: int) -> None:
     """
     if not dist.is_initialized():
         return
-    if getattr(sys, "last_value", None) is None:
+    failed = getattr(sys, "last_value", None)
+    if failed is not None:
+        # its frames hold groups and reducers, and the interpreter's own end would abort over them ("terminate called
+        # without an active exception"): the exit code would be that of a signal
+        traceback.clear_frames(failed.__traceback__)
+        gc.collect()
+    else:
         with suppress(RuntimeError):
             store.set(f"leyden/left/{rank}", "")
             until = monotonic() + 5.0
